@@ -1,0 +1,1 @@
+"""Talweg trains deep networks to the bottom of the valley."""
