@@ -1,0 +1,203 @@
+"""Builds what the loop works on from a task, a recipe and a layout, and decides what was left open."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from talweg.averaging import EMA
+from talweg.data import Arrays, Loader, Order, Scale, Source, Standardize, as_source, augmentation, check_labels, place
+from talweg.device import Decision, choose_device, choose_precision
+from talweg.engine import OneDevice, Window, explained, loss_sums
+from talweg.errors import UserError
+from talweg.feed import Feed, identity, prepared_once
+from talweg.initialize import initialize, zero_gamma
+from talweg.layout import Layout
+from talweg.measuring import choose_compile, choose_threads, untouched
+from talweg.optimizers import Rule, Update
+from talweg.randomness import key
+from talweg.recipe import Recipe
+from talweg.schedules import Schedule
+from talweg.task import Metric, Task, classes_second
+from talweg.theta import Theta
+
+PREPARED_BYTES = 1 << 30  # arrays are normalised once, not batch by batch, up to this size
+
+
+class Monitor(NamedTuple):
+    """What chooses the best weights."""
+
+    name: str
+    higher_is_better: bool
+
+
+@dataclass(kw_only=True)
+class Built:
+    """The parts of a training, ready to run."""
+
+    module: nn.Module
+    theta: Theta
+    engine: OneDevice
+    rule: Rule
+    update: Update
+    schedule: Schedule
+    ema: EMA | None
+    train: Feed
+    validation: Feed | None
+    normalizer: Standardize | Scale
+    monitor: Monitor
+    total_steps: int
+    decisions: list[Decision]
+
+
+def build(task: Task, recipe: Recipe, layout: Layout, decided: Mapping[str, str]) -> Built:
+    """Assembles a training.
+
+    Args:
+        task, recipe, layout: the three nouns.
+        decided: automatic choices of an earlier part of the same run, by name: they are taken over.
+
+    Raises:
+        UserError: the three do not fit together.
+    """
+    device, device_choice = choose_device(decided.get("device", layout.device))
+    precision, precision_choice = choose_precision(decided.get("precision", recipe.precision), device)
+    decisions = [device_choice, precision_choice]
+    dtype = torch.float64 if precision == "float64" else torch.float32
+
+    train = open_source(task.train, "train", layout)
+    normalizer = fit_normalizer(task, train).to(device, dtype)
+    x, _ = first_samples(train)
+    module = make_model(task, recipe)
+    images = x.dim() == 4 and any(isinstance(m, nn.Conv2d) for m in module.modules())
+    module.to(device=device, dtype=dtype)
+    if images:
+        module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        decisions.append(Decision("memory", "channels_last", "convolutions on images run fastest with channels last"))
+    theta = Theta(module)
+
+    probe(task, module, normalizer, train, device, "train")
+    refuse_split_statistics(module, recipe, layout)
+    feed = make_feed(train, recipe, layout, normalizer, device, augment=True)
+    if len(train) < recipe.batch:
+        decisions.append(Decision("batch", str(len(train)), f"there are only {len(train)} training samples"))
+    validation = None
+    if task.validation is not None:
+        source = open_source(task.validation, "validation", layout)
+        probe(task, module, normalizer, source, device, "validation")
+        validation = make_feed(source, recipe, layout, normalizer, device, augment=False)
+    total = max(1, round(recipe.epochs * feed.steps_per_epoch))
+
+    engine = OneDevice(module, task.loss_function, theta, bf16=precision == "bf16")
+
+    def one_window() -> tuple[Window, int]:
+        return next(feed.windows(0, 1))
+
+    if device.type == "cpu":
+        decisions.append(choose_threads(layout.threads or int(decided.get("threads", 0)), engine, one_window))
+    decisions.append(choose_compile(decided.get("compile", layout.compile), engine, one_window, total))
+    theta.grad.zero_()
+    return Built(
+        module=module,
+        theta=theta,
+        engine=engine,
+        rule=recipe.optimizer,
+        update=Update(theta, recipe.optimizer),
+        schedule=recipe.schedule,
+        ema=EMA(theta, module, decay=recipe.weights.ema) if recipe.weights.ema else None,
+        train=feed,
+        validation=validation,
+        normalizer=normalizer,
+        monitor=monitor(task),
+        total_steps=total,
+        decisions=decisions,
+    )
+
+
+def monitor(task: Task) -> Monitor:
+    """The first metric of a task, or the loss: what chooses the best weights."""
+    metrics: tuple[Metric, ...] = task.metric_functions
+    return Monitor(metrics[0].name, metrics[0].higher_is_better) if metrics else Monitor("loss", False)
+
+
+def make_model(task: Task, recipe: Recipe) -> nn.Module:
+    """A fresh model with the initial weights of the recipe, on the CPU."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(key(recipe.seed, "model"))
+        module = task.model()
+    if not isinstance(module, nn.Module):
+        raise UserError(f"the model factory of task {task.name!r} returned {type(module).__name__}, not an nn.Module")
+    initialize(module, recipe.weights.initialize, recipe.seed)
+    if recipe.weights.zero_gamma:
+        zero_gamma(module)
+    return module
+
+
+def open_source(data: Any, name: str, layout: Layout) -> Source:
+    """The source for a task's data, read by as many workers as the layout says."""
+    source = as_source(data, name)
+    return replace(source, workers=layout.workers) if isinstance(source, Loader) else source
+
+
+def first_samples(source: Source) -> tuple[Tensor, Tensor]:
+    """The first sample or two, raw."""
+    return next(iter(source.batches([range(min(2, len(source)))])))
+
+
+def fit_normalizer(task: Task, train: Source) -> Standardize | Scale:
+    """The normaliser that the task asks for, fitted on its training data; token numbers are left as they are."""
+    x, _ = first_samples(train)
+    is_tokens = x.dtype in (torch.int64, torch.int32)
+    return Standardize.fit(train) if task.normalize == "standardize" and not is_tokens else Scale()
+
+
+def make_feed(
+    source: Source,
+    recipe: Recipe,
+    layout: Layout,
+    normalizer: Standardize | Scale,
+    device: torch.device,
+    *,
+    augment: bool,
+) -> Feed:
+    """The batches of a source as the model sees them, on the device; prepared once where every batch would be the same."""
+    order = Order(len(source), min(recipe.batch, len(source)), recipe.seed, recipe.samples.order)
+    change = augmentation(recipe.samples.augment) if augment else None
+    placed = place(source, device)
+    once = prepared_once(placed, normalizer, PREPARED_BYTES) if change is None else None
+    return Feed(once or placed, order, identity if once else normalizer, change, layout.micro_batch)
+
+
+def probe(
+    task: Task, module: nn.Module, normalizer: Standardize | Scale, source: Source, device: torch.device, name: str
+) -> None:
+    """Passes the first samples through model, loss and metrics, so that a mistake shows before the training starts."""
+    x, y = first_samples(source)
+    x, y = normalizer(x.to(device)), y.to(device)
+    with untouched(module), torch.no_grad():
+        module.eval()
+        try:
+            output = module(x)
+        except Exception as error:
+            raise explained(error, x) from error
+        if task.loss == "cross_entropy" and isinstance(source, Arrays):
+            check_labels(source.y, classes_second(output, y).shape[1], name)
+        loss_sums(task.loss_function(output, y), x.shape[0])
+        for metric in task.metric_functions:
+            metric.function(output, y)
+
+
+def refuse_split_statistics(module: nn.Module, recipe: Recipe, layout: Layout) -> None:
+    """Batch statistics over parts of a batch would change the result: that is refused, not done silently."""
+    if not 0 < layout.micro_batch < recipe.batch:
+        return
+    for name, layer in module.named_modules():
+        if isinstance(layer, nn.modules.batchnorm._BatchNorm):
+            raise UserError(
+                f"micro_batch={layout.micro_batch} would change the result: layer {name!r} ({type(layer).__name__}) takes "
+                f"its statistics over the whole batch of {recipe.batch}; use micro_batch=0, or a GroupNorm"
+            )

@@ -1,0 +1,69 @@
+"""Where the first non-finite number of a forward pass arose."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+
+def first_bad_layer(module: nn.Module, window: Iterable[tuple[Tensor, Tensor]], forward: Callable[[Any], Any]) -> str:
+    """Repeats a forward pass and says in words which layer first gave a NaN or an infinity.
+
+    Looks, in the order of computation, at the input, then at each innermost layer's weights and output. Buffers (running
+    statistics) are put back afterwards, so the pass leaves no trace.
+
+    Args:
+        module: the model, in the mode in which it failed.
+        window: the micro-batches (x, y) of the update that failed.
+        forward: what computes the output from x, with the precision of the run.
+
+    Example:
+        >>> net = nn.Sequential(nn.Linear(2, 2), nn.ReLU())
+        >>> _ = net[0].weight.data.fill_(float("inf"))
+        >>> first_bad_layer(net, [(torch.ones(1, 2), torch.zeros(1))], net)
+        "first in the weights of layer '0' (Linear)"
+    """
+    found: list[str] = []
+
+    def look(name: str, layer: nn.Module) -> Callable[..., None]:
+        def hook(_: nn.Module, inputs: Any, output: Any) -> None:
+            if found:
+                return
+            kind = type(layer).__name__
+            if any(_bad(p) for p in layer.parameters(recurse=False)):
+                found.append(f"first in the weights of layer {name!r} ({kind})")
+            elif _bad(output):
+                found.append(f"first in the output of layer {name!r} ({kind})")
+
+        return hook
+
+    leaves = [(n, m) for n, m in module.named_modules() if not any(True for _ in m.children())]
+    buffers = {name: buffer.clone() for name, buffer in module.named_buffers()}
+    handles = [layer.register_forward_hook(look(name or "model", layer)) for name, layer in leaves]
+    try:
+        with torch.no_grad():
+            for x, y in window:
+                if _bad(x):
+                    return "first in the input of the model"
+                output = forward(x)
+                if found:
+                    return found[0]
+                if _bad(output):
+                    return "first in the model's output, between its layers"
+                if _bad(y):
+                    return "first in the target"
+    finally:
+        for handle in handles:
+            handle.remove()
+        for name, buffer in module.named_buffers():
+            buffer.copy_(buffers[name])
+    return "the model's output is finite, so first in the loss function or its sum"
+
+
+def _bad(value: Any) -> bool:
+    if isinstance(value, Tensor):
+        return value.is_floating_point() and not bool(value.isfinite().all())
+    return any(_bad(v) for v in value) if isinstance(value, tuple | list) else False

@@ -1,0 +1,105 @@
+"""From samples to what the model sees: gathered in a stateless order, augmented, normalised, cut into micro-batches."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterator
+
+import torch
+from torch import Tensor
+
+from talweg.data import Arrays, Order, Source, ranges
+from talweg.engine import Window
+
+Augment = Callable[[Tensor, Tensor, int, int], Tensor]  # (x, sample indices, seed, epoch) → x
+
+
+class Feed:
+    """The batches of a training, or of an evaluation, as the model sees them.
+
+    Args:
+        source: samples whose batches lie on the training's device.
+        order: which samples each update sees.
+        prepare: raw features → normalised features in the dtype of the training.
+        augment: random changes to the raw features, before `prepare`.
+        micro_batch: most samples at once (0: the whole batch).
+
+    Example:
+        >>> from talweg.data import as_source
+        >>> source = as_source((torch.arange(5.0), torch.zeros(5)), "train")
+        >>> feed = Feed(source, Order(5, 4, seed=0, name="sequential"), prepare=lambda x: x * 10, micro_batch=3)
+        >>> [[x.tolist() for x, _ in window] for window, samples in feed.windows(0, 2)]
+        [[[0.0, 10.0, 20.0], [30.0]], [[40.0]]]
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        order: Order,
+        prepare: Callable[[Tensor], Tensor],
+        augment: Augment | None = None,
+        micro_batch: int = 0,
+    ) -> None:
+        self.source, self.order, self.prepare, self.augment = source, order, prepare, augment
+        self.micro_batch = micro_batch if 0 < micro_batch < order.batch else 0
+
+    def __len__(self) -> int:
+        return len(self.source)
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Updates in one epoch."""
+        return self.order.steps_per_epoch
+
+    def windows(self, first_step: int, last_step: int) -> Iterator[tuple[Window, int]]:
+        """For each update of one epoch: its micro-batches (x, y), and the number of samples in all of them.
+
+        Args:
+            first_step: counted from 0 over the whole run.
+            last_step: exclusive; in the same epoch.
+        """
+        chunks = self.order.chunks(first_step, last_step, self.source.chunk_device)
+        epoch = self.order.window(first_step).epoch
+        if not self.micro_batch:
+            for batch in self._prepared(chunks, epoch):
+                yield (batch,), batch[0].shape[0]
+            return
+        pieces = (piece for chunk in chunks for piece in chunk.split(self.micro_batch))
+        stream = self._prepared(pieces, epoch)
+        for step in range(first_step, last_step):
+            _, start, stop = self.order.window(step)
+            yield itertools.islice(stream, -(-(stop - start) // self.micro_batch)), stop - start
+
+    def batches(self, limit: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
+        """Every sample once, in order, without augmentation; or the first `limit`."""
+        size = self.micro_batch or max(self.order.batch, 256)
+        for x, y in self.source.batches(ranges(limit or len(self.source), size)):
+            yield self.prepare(x), y
+
+    def _prepared(self, chunks: Iterator[Tensor], epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
+        prepare, augment, seed = self.prepare, self.augment, self.order.seed
+        if augment is None:
+            for x, y in self.source.batches(chunks):
+                yield prepare(x), y
+            return
+        used, kept = itertools.tee(chunks)  # a source may read ahead, so the indices are kept beside it
+        for indices, (x, y) in zip(kept, self.source.batches(used), strict=True):
+            yield prepare(augment(x, indices.to(x.device, non_blocking=True), seed, epoch)), y
+
+
+def prepared_once(source: Source, prepare: Callable[[Tensor], Tensor], most_bytes: int) -> Source | None:
+    """The arrays of a source already prepared, so that no batch pays for it; None where that is not worth the memory."""
+    if not isinstance(source, Arrays) or not len(source):
+        return None
+    with torch.no_grad():
+        one = prepare(source.x[:1])
+        if one.nbytes * len(source) > most_bytes or source.x.is_meta:
+            return None
+        return Arrays(torch.cat([prepare(x) for x, _ in source.batches(ranges(len(source), 4096))]), source.y, source.classes)
+
+
+def identity(x: Tensor) -> Tensor:
+    """x, unchanged."""
+    return x
+
+

@@ -1,0 +1,3 @@
+"""The version of Talweg; the package's metadata is made from it."""
+
+VERSION = "0.1.0"
