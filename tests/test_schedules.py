@@ -33,7 +33,7 @@ class Row:
 
 TABLE = [
     Row("constant", {}, 1.0, oracle=lambda o: lr_scheduler.ConstantLR(o, factor=1.0)),
-    Row("time-based", {"decay": 9.0}, 0.1, oracle=lambda o: lr_scheduler.LambdaLR(o, lambda k: 1 / (1 + 9 * k / N))),
+    Row("time-based", {"rate": 9.0}, 0.1, oracle=lambda o: lr_scheduler.LambdaLR(o, lambda k: 1 / (1 + 9 * k / N))),
     Row("step", {"drops": 2}, 0.01, oracle=lambda o: lr_scheduler.StepLR(o, N // 3, gamma=0.1)),
     Row("step", {"drops": 6, "gamma": 0.5}, 2**-6, oracle=lambda o: lr_scheduler.StepLR(o, N // 7, gamma=0.5)),
     Row(
@@ -65,9 +65,9 @@ TABLE = [
     Row("polynomial", {"power": 2.0}, 0.0, oracle=lambda o: lr_scheduler.PolynomialLR(o, N, power=2.0)),
     Row("polynomial", {"power": 0.9}, 0.0, oracle=lambda o: lr_scheduler.PolynomialLR(o, N, power=0.9)),
     Row("one-cycle", {}, 4e-6),
-    Row("wsd", {"decay": 0.2, "decay_shape": "linear"}, 0.0),
-    Row("wsd", {"decay": 0.1, "decay_shape": "sqrt"}, 0.0),
-    Row("wsd", {"decay": 1.0, "decay_shape": "cosine", "end": 0.1}, 0.1),
+    Row("wsd", {"cooldown": 0.2, "cooldown_shape": "linear"}, 0.0),
+    Row("wsd", {"cooldown": 0.1, "cooldown_shape": "sqrt"}, 0.0),
+    Row("wsd", {"cooldown": 1.0, "cooldown_shape": "cosine", "end": 0.1}, 0.1),
 ]
 ON_THE_WHOLE = (
     "inverse-sqrt",
@@ -83,7 +83,7 @@ def make(row: Row, **settings: object) -> Schedule:
 
 def with_warmup(row: Row, warmup: float, shape: str = "linear", start: float = 0.02) -> Schedule:
     """The row with a warm-up; with room for it in a decay that takes the whole training."""
-    fitted = {"decay": 1.0 - warmup} if row.name == "wsd" and row.settings["decay"] == 1.0 else {}
+    fitted = {"cooldown": 1.0 - warmup} if row.name == "wsd" and row.settings["cooldown"] == 1.0 else {}
     return make(row, warmup=warmup, warmup_shape=shape, warmup_start=start, **fitted)
 
 
@@ -227,8 +227,8 @@ def test_milestones_stay_where_they_are_under_a_warmup(warmup: float) -> None:
 
 
 @pytest.mark.parametrize("warmup", WARMUPS)
-def test_decay_of_wsd_is_the_last_part_of_the_whole_training(warmup: float) -> None:
-    schedule = SCHEDULES["wsd"](warmup=warmup, decay=0.2, decay_shape="linear")
+def test_cooldown_of_wsd_is_the_last_part_of_the_whole_training(warmup: float) -> None:
+    schedule = SCHEDULES["wsd"](warmup=warmup, cooldown=0.2, cooldown_shape="linear")
     assert {schedule(k / 100) for k in range(math.ceil(warmup * 100), 81)} == {1.0}
     assert [schedule(p) for p in (0.85, 0.9, 0.95)] == pytest.approx([0.75, 0.5, 0.25])
 
@@ -255,7 +255,7 @@ def test_inverse_sqrt_is_that_of_the_transformer(peak: int) -> None:
         ("cosine", {"end": "0"}, "end must be"),
         ("cosine", {"end": float("nan")}, "end must be"),
         ("exponential", {"end": 0.0}, r"end must be a number in \(0, 1\)"),
-        ("time-based", {"decay": float("inf")}, "decay must be"),
+        ("time-based", {"rate": float("inf")}, "rate must be"),
         ("step", {"drops": 0}, r"drops must be a whole number in \[1, 100\]"),
         ("step", {"drops": 2.5}, "drops must be a whole number"),
         ("step", {"drops": True}, "drops must be a whole number"),
@@ -270,8 +270,8 @@ def test_inverse_sqrt_is_that_of_the_transformer(peak: int) -> None:
         ("cosine-restarts", {"t_mult": 0.5}, "t_mult must be"),
         ("inverse-sqrt", {"warmup": 0}, "warmup of an inverse square root schedule"),
         ("polynomial", {"power": 0}, "power must be"),
-        ("wsd", {"warmup": 0.5, "decay": 0.6}, "overlap"),
-        ("wsd", {"decay_shape": "step"}, "decay_shape must be"),
+        ("wsd", {"warmup": 0.5, "cooldown": 0.6}, "overlap"),
+        ("wsd", {"cooldown_shape": "step"}, "cooldown_shape must be"),
     ],
 )
 def test_settings_out_of_range_are_named(name: str, settings: dict[str, object], message: str) -> None:

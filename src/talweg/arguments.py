@@ -62,12 +62,15 @@ def default_recipe(words: Sequence[str]) -> Recipe:
     `--recipe FILE`, else the one of the built-in task, else `Recipe()`; then `--optimizer` and `--schedule`, when they
     name another class than the recipe has, bring that class with its own defaults.
     """
-    task = next((word for word in words if not word.startswith("-")), "")
     path = peek(words, "recipe")
+    texts = {f"--{flag}" for flag in ("data", "model", "recipe", "out")}  # a folder may be called like a task
+    task = next(
+        (word for word, before in zip(words, ["", *words], strict=False) if word in TASKS and before not in texts), ""
+    )
     if path:
         recipe = Recipe.read(Path(path))
     else:
-        recipe = built_in_recipe(task) if task in TASKS else Recipe()
+        recipe = built_in_recipe(task) if task else Recipe()
     changed = {}
     for kind, table in (("optimizer", RULES), ("schedule", SCHEDULES)):
         name = peek(words, kind)
@@ -80,7 +83,7 @@ def default_recipe(words: Sequence[str]) -> Recipe:
 
 def peek(words: Sequence[str], flag: str) -> str:
     """The value of `--flag value` or `--flag=value` among the words, or ""."""
-    for word, following in zip(words, [*words[1:], ""], strict=True):
+    for word, following in zip(words, [*words[1:], ""], strict=False):
         if word == f"--{flag}":
             return following
         if word.startswith(f"--{flag}="):

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.utils.data import TensorDataset
 
 from talweg.averaging import EMA
-from talweg.data import Arrays, Loader, Order, Scale, Source, Standardize, as_source, augmentation, check_labels, place
+from talweg.data import Arrays, Order, Scale, Source, Standardize, as_source, augmentation, check_labels, place
 from talweg.device import Decision, choose_device, choose_precision
 from talweg.engine import OneDevice, Window, explained, loss_sums
 from talweg.errors import UserError
@@ -72,7 +73,8 @@ def build(task: Task, recipe: Recipe, layout: Layout, decided: Mapping[str, str]
     train = open_source(task.train, "train", layout)
     normalizer = fit_normalizer(task, train).to(device, dtype)
     x, _ = first_samples(train)
-    module = make_model(task, recipe)
+    module, how = make_model(task, recipe)
+    decisions.append(how)
     images = x.dim() == 4 and any(isinstance(m, nn.Conv2d) for m in module.modules())
     module.to(device=device, dtype=dtype)
     if images:
@@ -124,23 +126,28 @@ def monitor(task: Task) -> Monitor:
     return Monitor(metrics[0].name, metrics[0].higher_is_better) if metrics else Monitor("loss", False)
 
 
-def make_model(task: Task, recipe: Recipe) -> nn.Module:
-    """A fresh model with the initial weights of the recipe, on the CPU."""
+def make_model(task: Task, recipe: Recipe) -> tuple[nn.Module, Decision]:
+    """A fresh model with the initial weights of the recipe, on the CPU, and how they were drawn."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(key(recipe.seed, "model"))
         module = task.model()
     if not isinstance(module, nn.Module):
         raise UserError(f"the model factory of task {task.name!r} returned {type(module).__name__}, not an nn.Module")
-    initialize(module, recipe.weights.initialize, recipe.seed)
+    scheme = recipe.weights.initialize
+    drawn = initialize(module, scheme, recipe.seed)
+    if scheme == "model":
+        return module, Decision("weights", "model", "the model's own initial values, built under the recipe's seed")
+    count = sum(d.scheme == scheme for d in drawn.values())
+    why = f"{count} of {len(drawn)} parameters drawn by (seed, name), the others constant"
     if recipe.weights.zero_gamma:
-        zero_gamma(module)
-    return module
+        why += f"; {len(zero_gamma(module))} residual blocks start as the identity"
+    return module, Decision("weights", scheme, why)
 
 
 def open_source(data: Any, name: str, layout: Layout) -> Source:
     """The source for a task's data, read by as many workers as the layout says."""
-    source = as_source(data, name)
-    return replace(source, workers=layout.workers) if isinstance(source, Loader) else source
+    in_memory = isinstance(data, Arrays | tuple | list | TensorDataset)
+    return as_source(data, name, 0 if in_memory else layout.workers)
 
 
 def first_samples(source: Source) -> tuple[Tensor, Tensor]:
@@ -169,7 +176,8 @@ def make_feed(
     change = augmentation(recipe.samples.augment) if augment else None
     placed = place(source, device)
     once = prepared_once(placed, normalizer, PREPARED_BYTES) if change is None else None
-    return Feed(once or placed, order, identity if once else normalizer, change, layout.micro_batch)
+    prepare = identity if once else normalizer
+    return Feed(once or placed, order, prepare, change, layout.micro_batch, normalizer.dtype)
 
 
 def probe(

@@ -14,7 +14,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import torch
 from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
@@ -99,9 +98,13 @@ def load_checkpoint(path: Path) -> Checkpoint:
     if not isinstance(record, dict) or not {"format", "sha256", "facts"} <= record.keys():
         raise UserError(f"checkpoint {path.name} is not one of Talweg's: its JSON lacks format, sha256 or facts")
     if record["format"] > FORMAT:
-        raise UserError(f"checkpoint {path.name} has format {record['format']}, this Talweg reads up to {FORMAT}: update it")
+        raise UserError(
+            f"checkpoint {path.name} has format {record['format']}, this Talweg reads up to {FORMAT}: update it"
+        )
     if hashlib.sha256(data).hexdigest() != record["sha256"]:
-        raise UserError(f"checkpoint {path.name} is damaged: {path.stem}.safetensors does not have the recorded checksum")
+        raise UserError(
+            f"checkpoint {path.name} is damaged: {path.stem}.safetensors does not have the recorded checksum"
+        )
     try:
         return Checkpoint(load(data), record["facts"], path)
     except SafetensorError as error:
@@ -157,9 +160,6 @@ def cannot_write(path: Path, error: OSError) -> UserError:
         errno.EACCES: "permission denied",
         errno.EROFS: "the file system is read-only",
     }.get(error.errno or 0, error.strerror or str(error))
-    return UserError(f"cannot write {path}: {reason}; what was saved before is untouched, choose another place with --out")
-
-
-def plain(value: float | Tensor) -> float:
-    """A number that JSON can hold."""
-    return float(value.detach()) if isinstance(value, torch.Tensor) else float(value)
+    return UserError(
+        f"cannot write {path}: {reason}; what was saved before is untouched, choose another place with --out"
+    )

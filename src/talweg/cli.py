@@ -146,7 +146,9 @@ def tasks(words: Sequence[str]) -> int:
         def action() -> int:
             for name, task in TASKS.items():
                 print(f"{name:<10}{task.about}" + (f"\n{'':<10}needs --data: {task.needs}" if task.needs else ""))
-            print("\nYour own: talweg train path/to/file.py:NAME, where NAME is a talweg.Task or a function that makes one.")
+            print(
+                "\nYour own: talweg train path/to/file.py:NAME, where NAME is a talweg.Task or a function that makes one."
+            )
             return 0
 
         return action

@@ -37,7 +37,9 @@ def choose_device(wanted: str) -> tuple[torch.device, Decision]:
     if device.type == "cuda":
         count = torch.cuda.device_count()
         if not torch.cuda.is_available() or (device.index or 0) >= count:
-            raise UserError(f"device {wanted!r} is not there: this machine has {count} CUDA devices (device='auto' picks)")
+            raise UserError(
+                f"device {wanted!r} is not there: this machine has {count} CUDA devices (device='auto' picks)"
+            )
     elif device.type == "mps":
         if not torch.backends.mps.is_available():
             raise UserError("device 'mps' is not there: this machine has no Apple GPU (device='auto' picks)")

@@ -41,16 +41,17 @@ def evaluate_module(
                 for metric in metrics:
                     values = metric.function(output, y)
                     if not isinstance(values, Tensor) or values.dim() == 0:
-                        raise UserError(f"metric {metric.name!r} must return one value an item (a tensor [B] or [B, ...])")
+                        raise UserError(
+                            f"metric {metric.name!r} must return one value an item (a tensor [B] or [B, ...])"
+                        )
                     pairs.append((values.sum(), values.numel()))
                 wide = torch.float32 if x.device.type == "mps" else torch.float64
-                sums = torch.stack([s.detach().to(wide) for s, _ in pairs])
-                totals.append(sums)
+                totals.append(torch.stack([s.detach().to(wide) for s, _ in pairs]))
                 counts = [n for _, n in pairs] if not counts else [a + b[1] for a, b in zip(counts, pairs, strict=True)]
     finally:
         module.train(was_training)
     if not totals:
         raise UserError("there is no sample to evaluate")
-    values = torch.stack(totals).sum(0).tolist()
+    sums = torch.stack(totals).sum(0).tolist()
     names = ["loss", *(metric.name for metric in metrics)]
-    return {name: value / float(count) for name, value, count in zip(names, values, counts, strict=True)}
+    return {name: value / float(count) for name, value, count in zip(names, sums, counts, strict=True)}

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from talweg.data import Arrays, Order, Source, ranges
 from talweg.engine import Window
+from talweg.randomness import key
 
 Augment = Callable[[Tensor, Tensor, int, int], Tensor]  # (x, sample indices, seed, epoch) → x
 
@@ -23,6 +24,7 @@ class Feed:
         prepare: raw features → normalised features in the dtype of the training.
         augment: random changes to the raw features, before `prepare`.
         micro_batch: most samples at once (0: the whole batch).
+        dtype: of the training; targets that are not whole numbers are converted to it.
 
     Example:
         >>> from talweg.data import as_source
@@ -39,8 +41,9 @@ class Feed:
         prepare: Callable[[Tensor], Tensor],
         augment: Augment | None = None,
         micro_batch: int = 0,
+        dtype: torch.dtype = torch.float32,
     ) -> None:
-        self.source, self.order, self.prepare, self.augment = source, order, prepare, augment
+        self.source, self.order, self.prepare, self.augment, self.dtype = source, order, prepare, augment, dtype
         self.micro_batch = micro_batch if 0 < micro_batch < order.batch else 0
 
     def __len__(self) -> int:
@@ -74,17 +77,19 @@ class Feed:
         """Every sample once, in order, without augmentation; or the first `limit`."""
         size = self.micro_batch or max(self.order.batch, 256)
         for x, y in self.source.batches(ranges(limit or len(self.source), size)):
-            yield self.prepare(x), y
+            yield self.prepare(x), y.to(self.dtype) if y.is_floating_point() else y
 
     def _prepared(self, chunks: Iterator[Tensor], epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
-        prepare, augment, seed = self.prepare, self.augment, self.order.seed
+        prepare, augment, seed, dtype = self.prepare, self.augment, self.order.seed, self.dtype
+        draw = key(seed, epoch, "dataset")  # random transforms inside a user's Dataset: a function of (draw, sample)
         if augment is None:
-            for x, y in self.source.batches(chunks):
-                yield prepare(x), y
+            for x, y in self.source.batches(chunks, draw):
+                yield prepare(x), y.to(dtype) if y.is_floating_point() else y
             return
         used, kept = itertools.tee(chunks)  # a source may read ahead, so the indices are kept beside it
-        for indices, (x, y) in zip(kept, self.source.batches(used), strict=True):
-            yield prepare(augment(x, indices.to(x.device, non_blocking=True), seed, epoch)), y
+        for indices, (x, y) in zip(kept, self.source.batches(used, draw), strict=True):
+            x = augment(x, indices.to(x.device, non_blocking=True), seed, epoch)
+            yield prepare(x), y.to(dtype) if y.is_floating_point() else y
 
 
 def prepared_once(source: Source, prepare: Callable[[Tensor], Tensor], most_bytes: int) -> Source | None:
@@ -95,11 +100,11 @@ def prepared_once(source: Source, prepare: Callable[[Tensor], Tensor], most_byte
         one = prepare(source.x[:1])
         if one.nbytes * len(source) > most_bytes or source.x.is_meta:
             return None
-        return Arrays(torch.cat([prepare(x) for x, _ in source.batches(ranges(len(source), 4096))]), source.y, source.classes)
+        return Arrays(
+            torch.cat([prepare(x) for x, _ in source.batches(ranges(len(source), 4096))]), source.y, source.classes
+        )
 
 
 def identity(x: Tensor) -> Tensor:
     """x, unchanged."""
     return x
-
-

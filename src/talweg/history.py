@@ -46,8 +46,9 @@ class History:
         if not self._unread:
             return None
         taken, self._unread = self._unread, []
-        first = taken[0][1]
-        losses = torch.stack([t[1] for t in taken]).tolist() if isinstance(first, Tensor) else [t[1] for t in taken]
+        losses: list[Any] = [loss for _, loss, _, _ in taken]
+        if isinstance(losses[0], Tensor):
+            losses = torch.stack(losses).tolist()
         for (step, _, lr, samples), loss in zip(taken, losses, strict=True):
             if not math.isfinite(loss):
                 return step

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tomllib
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -11,9 +12,9 @@ from talweg.errors import require, unknown
 from talweg.initialize import SCHEMES
 from talweg.optimizers import RULES, AdamW, Rule
 from talweg.schedules import SCHEDULES, Cosine, Schedule
-from talweg.settings import check_types, from_table, read_toml, to_table, to_toml
+from talweg.settings import Tables, check_types, from_table, read_toml, to_table, to_toml
 
-TABLES = {Rule: RULES, Schedule: SCHEDULES}
+TABLES: Tables = {Rule: RULES, Schedule: SCHEDULES}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,8 +108,6 @@ class Recipe:
     @classmethod
     def from_toml_text(cls, text: str) -> Recipe:
         """The recipe in TOML text (see `to_toml`)."""
-        import tomllib
-
         return cls.from_table(tomllib.loads(text))
 
     @classmethod

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -66,7 +65,9 @@ class Run:
         """
         run = cls(Path(folder))
         if not run.path("summary.json").is_file():
-            raise UserError(f"{folder} is not a run folder: it has no summary.json (a run prints its folder when it ends)")
+            raise UserError(
+                f"{folder} is not a run folder: it has no summary.json (a run prints its folder when it ends)"
+            )
         return run
 
     def path(self, name: str) -> Path:
@@ -131,8 +132,3 @@ class Run:
             write_atomically(self.path(name), text.encode())
         except OSError as error:
             raise cannot_write(self.path(name), error) from error
-
-
-def stamp() -> str:
-    """The time now, for people."""
-    return time.strftime("%Y-%m-%d %H:%M:%S")

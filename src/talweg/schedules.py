@@ -29,7 +29,8 @@ _INTERVALS = {  # what each setting may be, in whichever schedule it is; a round
     "warmup": "[0, 1)",
     "warmup_start": "(0, 1]",
     "end": "[0, 1)",
-    "decay": "(0, inf)",
+    "rate": "(0, inf)",
+    "cooldown": "(0, inf)",
     "gamma": "(0, 1)",
     "drops": "[1, 100]",
     "cycles": "[1, 100]",
@@ -101,20 +102,20 @@ class Constant(Schedule):
 
 @dataclass(frozen=True, kw_only=True)
 class TimeBased(Schedule):
-    """Falls as one over time: c(u) = 1 / (1 + decay·u). Ends at 1 / (1 + decay).
+    """Falls as one over time: c(u) = 1 / (1 + rate·u). Ends at 1 / (1 + rate).
 
     Example:
-        >>> [round(TimeBased(decay=9)(p), 2) for p in (0, 0.25, 0.5, 0.75, 1)]  # fast at first, then nearly flat
+        >>> [round(TimeBased(rate=9)(p), 2) for p in (0, 0.25, 0.5, 0.75, 1)]  # fast at first, then nearly flat
         [1.0, 0.31, 0.18, 0.13, 0.1]
 
     Source: L. Bottou, "Stochastic gradient descent tricks", 2012 (η₀ / (1 + η₀λt)).
     """
 
-    decay: float = 9.0
-    """how strongly it falls: the factor ends at 1 / (1 + decay)"""
+    rate: float = 9.0
+    """how strongly it falls: the factor ends at 1 / (1 + rate)"""
 
     def curve(self, u: float) -> float:
-        return 1.0 / (1.0 + self.decay * u)
+        return 1.0 / (1.0 + self.rate * u)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -333,21 +334,21 @@ class OneCycle(Cosine):
 class WarmupStableDecay(Schedule):
     """Stays at the peak and falls in the last part of the training only, so that a longer run can share the plateau.
 
-    Formula: with d = decay and x = (p − (1 − d)) / d, c = 1 while x ≤ 0, then end + (1 − end)·f(x) with f(x) = 1 − x
-    (linear), 1 − √x (sqrt) or (1 + cos πx)/2 (cosine). The decay is a fraction of the whole training. Ends at `end`.
+    Formula: with d = cooldown and x = (p − (1 − d)) / d, c = 1 while x ≤ 0, then end + (1 − end)·f(x) with f(x) = 1 − x
+    (linear), 1 − √x (sqrt) or (1 + cos πx)/2 (cosine). The cooldown is a fraction of the whole training. Ends at `end`.
 
     Example:
-        >>> schedule = WarmupStableDecay(warmup=0.1, decay=0.2, decay_shape="sqrt")
-        >>> [round(schedule(p), 3) for p in (0.1, 0.8, 0.85, 0.9, 1)]  # a quarter of the decay takes half of the fall
+        >>> schedule = WarmupStableDecay(warmup=0.1, cooldown=0.2, cooldown_shape="sqrt")
+        >>> [round(schedule(p), 3) for p in (0.1, 0.8, 0.85, 0.9, 1)]  # a quarter of the cooldown takes half of the fall
         [1.0, 1.0, 0.5, 0.293, 0.0]
 
     Source: S. Hu et al., "MiniCPM", 2024; 1 − √x: A. Hägele et al., "Scaling laws and compute-optimal training beyond
     fixed training durations", 2024.
     """
 
-    decay: float = 0.2
+    cooldown: float = 0.2
     """fraction of the whole training, at its end, in which the learning rate falls"""
-    decay_shape: Literal["linear", "sqrt", "cosine"] = "sqrt"
+    cooldown_shape: Literal["linear", "sqrt", "cosine"] = "sqrt"
     """how it falls: a straight line, 1 − √x (fast at first), or half a cosine"""
     end: float = 0.0
     """factor at the end of the training"""
@@ -355,15 +356,17 @@ class WarmupStableDecay(Schedule):
     def __post_init__(self) -> None:
         super().__post_init__()
         shapes = ("linear", "sqrt", "cosine")
-        require(self.decay_shape in shapes, "decay_shape", self.decay_shape, "'linear', 'sqrt' or 'cosine'")
-        if self.warmup + self.decay > 1.0 + _ROUNDING:
-            raise UserError(f"warmup {self.warmup:g} and decay {self.decay:g} overlap: their sum must be at most 1")
+        require(self.cooldown_shape in shapes, "cooldown_shape", self.cooldown_shape, "'linear', 'sqrt' or 'cosine'")
+        if self.warmup + self.cooldown > 1.0 + _ROUNDING:
+            raise UserError(
+                f"warmup {self.warmup:g} and cooldown {self.cooldown:g} overlap: their sum must be at most 1"
+            )
 
     def curve(self, u: float) -> float:
-        x = 1.0 - (1.0 - u) * (1.0 - self.warmup) / self.decay
+        x = 1.0 - (1.0 - u) * (1.0 - self.warmup) / self.cooldown
         if x <= _ROUNDING:
             return 1.0
-        left = {"linear": 1.0 - x, "sqrt": 1.0 - math.sqrt(x), "cosine": _half_cosine(x)}[self.decay_shape]
+        left = {"linear": 1.0 - x, "sqrt": 1.0 - math.sqrt(x), "cosine": _half_cosine(x)}[self.cooldown_shape]
         return self.end + (1.0 - self.end) * left
 
 

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import ast
 import dataclasses
-import functools
 import inspect
+import itertools
 import math
 import textwrap
 import tomllib
@@ -21,12 +21,12 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from talweg.errors import UserError, require, unknown
 
-Tables = Mapping[type, Mapping[str, type]]
+Tables = Mapping[Any, Mapping[str, Any]]  # base class → {name: class}
 
 
 def check_types(settings: Any) -> None:
     """Raises a `UserError` naming the first field whose value does not fit its type; call it in `__post_init__`."""
-    hints = _hints(type(settings))
+    hints = get_type_hints(type(settings))
     for field in dataclasses.fields(settings):
         _fit(field.name, getattr(settings, field.name), hints[field.name])
 
@@ -66,7 +66,7 @@ def from_table(cls: type, table: Mapping[str, Any], tables: Tables, where: str =
         if name not in tables[cls]:
             raise unknown(where.rstrip("."), name, tables[cls])
         cls = tables[cls][name]
-    hints = _hints(cls)
+    hints = get_type_hints(cls)
     known = [field.name for field in dataclasses.fields(cls)]
     for key, value in values.items():
         if key not in known:
@@ -100,26 +100,20 @@ def read_toml(path: Path) -> dict[str, Any]:
         raise UserError(f"{path} is not valid TOML: {error}") from error
 
 
-@functools.cache
-def docs(cls: type) -> dict[str, str]:
+def docs(cls: Any) -> dict[str, str]:
     """The doc line of each field: the string literal that follows it in the source, base classes included."""
     found: dict[str, str] = {}
     for base in reversed(cls.__mro__):
-        if not dataclasses.is_dataclass(base):
+        if base is object:
             continue
         try:
             body = typing.cast(ast.ClassDef, ast.parse(textwrap.dedent(inspect.getsource(base))).body[0]).body
         except (OSError, TypeError):  # a class typed into a shell has no source: it has no doc lines either
             continue
-        for field, doc in zip(body, body[1:], strict=False):
+        for field, doc in itertools.pairwise(body):
             if isinstance(field, ast.AnnAssign) and isinstance(doc, ast.Expr) and isinstance(doc.value, ast.Constant):
                 found[typing.cast(ast.Name, field.target).id] = " ".join(str(doc.value.value).split())
     return found
-
-
-@functools.cache
-def _hints(cls: type) -> dict[str, Any]:
-    return get_type_hints(cls)
 
 
 def _lines(settings: Any, tables: Tables, path: str) -> list[str]:

@@ -155,14 +155,22 @@ def _from_file(path: Path, attribute: str, source: TaskSource) -> Task:
         place = f"{path}:{line}" if line else str(path)
         raise UserError(f"{place} failed: {type(error).__name__}: {' '.join(str(error).split())}") from error
     if not isinstance(task, Task):
-        raise UserError(f"{path}:{attribute} must be a talweg.Task or a function that returns one, not {type(task).__name__}")
+        raise UserError(
+            f"{path}:{attribute} must be a talweg.Task or a function that returns one, not {type(task).__name__}"
+        )
     return task
 
 
 TASKS: dict[str, BuiltIn] = {
     "digits": BuiltIn(_digits, "8×8 handwritten digits, 1,797 images, shipped; a small ResNet", ""),
-    "bytes": BuiltIn(_bytes, "the next byte of the Python standard library's source, or of --data; a small Transformer", ""),
+    "bytes": BuiltIn(
+        _bytes, "the next byte of the Python standard library's source, or of --data; a small Transformer", ""
+    ),
     "mnist": BuiltIn(_mnist, "28×28 handwritten digits", "the folder of the four MNIST idx files"),
-    "cifar10": BuiltIn(_cifar10, "32×32 photographs, 10 classes", "the folder of the CIFAR-10 files, or of train/<class>/"),
-    "images": BuiltIn(_folder, "any folder of images, one folder a class", "the folder that holds <class>/*.jpg or png"),
+    "cifar10": BuiltIn(
+        _cifar10, "32×32 photographs, 10 classes", "the folder of the CIFAR-10 files, or of train/<class>/"
+    ),
+    "images": BuiltIn(
+        _folder, "any folder of images, one folder a class", "the folder that holds <class>/*.jpg or png"
+    ),
 }

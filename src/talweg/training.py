@@ -24,6 +24,7 @@ import contextlib
 import math
 import time
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, NamedTuple
 
@@ -31,13 +32,14 @@ import torch
 from torch import Tensor, nn
 
 from talweg.building import Built, build
-from talweg.diagnose.nonfinite import first_bad_layer
+from talweg.diagnose.nonfinite import first_bad_gradient, first_bad_layer
 from talweg.engine import Window
 from talweg.errors import UserError
 from talweg.evaluating import evaluate_module
 from talweg.feed import Feed
 from talweg.history import History
 from talweg.layout import Layout
+from talweg.measuring import untouched
 from talweg.randomness import key
 from talweg.recipe import Recipe
 from talweg.task import Task
@@ -59,7 +61,8 @@ class Stop(NamedTuple):
     text: str
 
 
-class Step(NamedTuple):
+@dataclass(slots=True)
+class Step:
     """One update: its number (from 1), epochs done after it, learning rate and loss; at an epoch's end, the evaluation.
 
     `loss` is the mean over the global batch before the update, a float on the CPU and a 0-d tensor on an accelerator:
@@ -70,8 +73,8 @@ class Step(NamedTuple):
     epoch: float
     lr: float
     loss: float | Tensor
-    validation: dict[str, float] | None
-    is_best: bool
+    validation: dict[str, float] | None = None
+    is_best: bool = False
 
 
 class Training:
@@ -125,10 +128,9 @@ class Training:
         self._interrupted: str | None = None
         self._noise = key(self.recipe.seed, "noise") >> 1
         device = self.theta.value.device
-        self._host = device.type == "cpu"
         # On an accelerator the host does not wait for the loss: this flag turns 1 with the first bad one and stays 1,
         # and every update from then on leaves θ as it is.
-        self._halt = None if self._host else torch.zeros((), device=device)
+        self._halt = None if device.type == "cpu" else torch.zeros((), device=device)
 
     @property
     def epoch(self) -> float:
@@ -148,7 +150,7 @@ class Training:
             for window, samples in self.built.train.windows(self.step, last):
                 step = self._update(window, samples)
                 if self.stop is None and self.step == last:
-                    step = step._replace(**self._end_epoch(started))
+                    self._end_epoch(step, started)
                 if self._interrupted and self.stop is None and self.step < self.total_steps:
                     self.stop = Stop(StopKind.INTERRUPTED, self._interrupted)
                 if self.stop is None or self.stop.kind is not StopKind.NON_FINITE:
@@ -165,20 +167,24 @@ class Training:
     def _update(self, window: Window, samples: int) -> Step:
         """One update of θ; the hot path."""
         built, clip, t = self.built, self.recipe.clip, self.step
-        seed_noise(self._noise + t, self._host)  # dropout of update t is a function of (seed, t)
+        seed_noise(self._noise + t, self._halt is None)  # dropout of update t is a function of (seed, t)
         loss, _ = built.engine(window, samples)
         self.theta.check()
         factor = built.schedule(t / self.total_steps)
         lr = built.rule.lr * factor
-        value: float | Tensor = loss.item() if self._halt is None else loss
+        # One number that is not finite when an element of g is not; the norm is needed anyway where g is clipped.
+        norm = torch.linalg.vector_norm(self.theta.grad) if clip else self.theta.grad.sum()
+        value: float | Tensor = loss
         if self._halt is None:
-            if not math.isfinite(value):
-                self._stop_non_finite(t)
-                return Step(t, t / self.steps_per_epoch, lr, value, None, False)
+            value = loss.item()
+            if not (math.isfinite(value) and norm.isfinite()):
+                self._stop_non_finite(t, "gradient" if math.isfinite(value) else "loss")
+                return Step(t, t / self.steps_per_epoch, lr, value)
         else:
-            torch.maximum(self._halt, (~loss.isfinite()).to(self._halt.dtype), out=self._halt)
+            bad = ~(loss.isfinite() & norm.isfinite())
+            torch.maximum(self._halt, bad.to(self._halt.dtype), out=self._halt)
+            value = torch.where(bad, torch.nan, loss)
         if clip:
-            norm = torch.linalg.vector_norm(self.theta.grad)
             self.theta.grad.mul_((clip / (norm + 1e-12)).clamp_(max=1.0))
         built.update(t + 1, factor, self._halt)
         self.step = t = t + 1
@@ -186,38 +192,43 @@ class Training:
             built.ema.update(t - 1)
         if self.history.add(t, value, lr, samples):
             self._fetch()
-        return Step(t, t / self.steps_per_epoch, lr, value, None, False)
+        return Step(t, t / self.steps_per_epoch, lr, value)
 
     def _fetch(self) -> None:
         """Reads the losses that wait on the device; a non-finite one takes the loop back to before its update."""
         bad = self.history.fetch()
         if bad is not None:
             self.step = bad - 1
-            self._stop_non_finite(bad - 1)
+            self._stop_non_finite(bad - 1, "loss or gradient")
 
-    def _stop_non_finite(self, t: int) -> None:
+    def _stop_non_finite(self, t: int, what: str) -> None:
         """Ends the training before update t + 1, and says where the first non-finite number arose."""
-        window, _ = next(self.built.train.windows(t, t + 1))
-        layer = first_bad_layer(self.module, window, self.built.engine)
+        windows, engine = self.built.train.windows, self.built.engine
+        seed_noise(self._noise + t, self._halt is None)
+        with untouched(self.module):
+            engine(*next(windows(t, t + 1)))
+            place = first_bad_gradient(self.module) if what == "gradient" else None
+            with engine.autocast():
+                place = place or first_bad_layer(self.module, next(windows(t, t + 1))[0])
         lr = self.built.rule.lr * self.built.schedule(t / self.total_steps)
         self.stop = Stop(
             StopKind.NON_FINITE,
-            f"the loss of update {t + 1} is not finite ({layer}; learning rate {lr:.3g}); that update was not done",
+            f"the {what} of update {t + 1} is not finite ({place}; learning rate {lr:.3g}); that update was not done",
         )
 
-    def _end_epoch(self, started: float) -> dict[str, Any]:
-        """Evaluates, keeps the best weights, and decides whether to stop early; the fields of `Step` that it fills."""
+    def _end_epoch(self, step: Step, started: float) -> None:
+        """Evaluates, keeps the best weights, decides whether to stop early, and notes it all in the epoch's last step."""
         self._fetch()
         if self.stop is not None:
-            return {}
+            return
         train_loss = self.history.end_epoch()
         if self.built.validation is None:
-            return {}
-        values = self.evaluate(self.built.validation)
+            return
+        step.validation = values = self.evaluate(self.built.validation)
         place = {"step": self.step, "epoch": self.epoch}
         self.last = {**place, **values}
-        is_best = self.best is None or self._rank(self.last) > self._rank(self.best)
-        if is_best:
+        if self.best is None or self._rank(self.last) > self._rank(self.best):
+            step.is_best = True
             self.best = self.last
             with self._averaged():
                 self._best_weights = {name: t.detach().clone() for name, t in self._weights().items()}
@@ -231,7 +242,6 @@ class Training:
                 StopKind.EARLY,
                 f"{self.built.monitor.name} did not get better for {waited:g} epochs (patience {self.recipe.patience:g})",
             )
-        return {"validation": values, "is_best": is_best}
 
     def evaluate(self, feed: Feed) -> dict[str, float]:
         """Loss and metrics on the samples of a feed, with the averaged weights where the recipe averages."""
@@ -249,8 +259,7 @@ class Training:
 
     def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """Everything that going on needs: tensors named `kind/name` (views, not copies) and plain facts."""
-        if self.stop is None:
-            self._fetch()
+        self._fetch()
         tensors = {f"buffer/{name}": t for name, t in extras(self.module).items()}
         for kind, vector in self._vectors().items():
             tensors |= {f"{kind}/{name}": t for name, t in self.theta.split(vector).items()}

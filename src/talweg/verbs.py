@@ -19,10 +19,10 @@ from talweg.layout import Layout
 from talweg.recipe import Recipe
 from talweg.report import Progress, plot_curves, verdict, write_page
 from talweg.run import Run
-from talweg.version import VERSION
 from talweg.task import Task
 from talweg.tasks import Loaded, TaskSource, load_task
 from talweg.training import StopKind, Training
+from talweg.version import VERSION
 
 CHECKPOINT_SECONDS = 300.0  # inside a long epoch, at least this often; at the end of an epoch, always
 WEIGHTS = "model.safetensors"
@@ -119,19 +119,15 @@ def evaluate(folder: str | Path, task: Task | None = None, *, data: str = "valid
     return evaluate_module(built.module, built.validation.batches(), built.engine, task.metric_functions)
 
 
-def _drive(
-    training: Training, run: Run, source: TaskSource | None, quiet: bool, notes: Sequence[str] = ()
-) -> Run:
+def _drive(training: Training, run: Run, source: TaskSource | None, quiet: bool, notes: Sequence[str] = ()) -> Run:
     """Iterates a training, shows it, and leaves everything on disk that a run leaves."""
     summary = _facts(training, source)
     run.write_summary(summary)
     saved = time.monotonic()
     with _signals(training), Progress(quiet=quiet) as progress:
-        progress.start(summary)
-        for note in notes:
-            progress.note(note)
+        progress.start(summary, notes)
         for step in training:
-            progress.step(step.index, training.total_steps, step.epoch, step.loss, step.lr)
+            progress.step(step.index, training.total_steps, step.epoch, step)
             if step.validation is not None:
                 progress.evaluation(training.history.rows[-1], step.is_best)
             at_end = step.index % training.steps_per_epoch == 0 or step.index == training.total_steps
@@ -149,8 +145,8 @@ def _drive(
 
 
 def _save(training: Training, run: Run) -> None:
+    tensors, facts = training.state()  # first, because it adds rows to the history
     run.write_history(training.history.rows)
-    tensors, facts = training.state()
     save_checkpoint(run.checkpoints, training.step, tensors, facts)
 
 

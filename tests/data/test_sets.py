@@ -5,6 +5,7 @@ import hashlib
 import os
 import struct
 from importlib.resources import files
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -33,8 +34,8 @@ def test_digits_are_the_published_ones():
 def test_the_digits_file_is_the_one_described_beside_it():
     folder = files("talweg.data")
     with (folder / "digits.npz").open("rb") as file:
-        stored = np.load(file)
-        content = stored["images"].tobytes() + stored["labels"].tobytes()
+        stored = dict(np.load(file))
+    content = stored["images"].tobytes() + stored["labels"].tobytes()
     train, validation = load_digits(flat=True)
     ours = sorted(bytes(x.tolist()) for part in (train, validation) for x in part.x)
     assert ours == sorted(bytes(x) for x in stored["images"].reshape(1797, 64).tolist())
@@ -259,6 +260,18 @@ def test_bad_cifar10_files(tmp_path, monkeypatch, form, content, message):
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)
     assert not (tmp_path / "HERE").exists()
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_a_file_that_may_not_be_read_is_named(tmp_path, monkeypatch, form):
+    cifar(tmp_path, FORMS[form][0])
+
+    def refuse(path):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "read_bytes", refuse)
+    with pytest.raises(UserError, match=r"cannot read '.*data_batch_1.*' \(Permission denied\)"):
+        load_cifar10(tmp_path)
 
 
 @pytest.mark.parametrize("load", [load_mnist, load_cifar10])

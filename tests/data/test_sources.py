@@ -8,11 +8,8 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.data import Dataset, IterableDataset, TensorDataset
 
-from talweg.data import Arrays, Loader, Order, Source, Stream, as_source, check_labels, checks, hold_out, place, ranges
-from talweg.data.split import stratified
+from talweg.data import Arrays, Order, Source, as_source, checks, ranges
 from talweg.errors import UserError
-
-needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 
 
 class Pairs(Dataset):
@@ -226,6 +223,10 @@ def test_memory_mapped_arrays_stay_on_disk(tmp_path, form):
         assert x.dim() == 2 or x.is_contiguous(memory_format=torch.channels_last)
 
 
+def test_classes_default_to_none():
+    assert as_source((X, Y), "train").classes == ()
+
+
 def test_subset_and_repr_and_size():
     data = Arrays(images(), Y, classes=[str(i) for i in range(20)])
     part = data.subset(torch.tensor([5, 2]))
@@ -234,149 +235,3 @@ def test_subset_and_repr_and_size():
     assert part.classes == data.classes
     assert repr(part) == "Arrays(2 samples of uint8 [3, 6, 5] on cpu)"
     assert data.nbytes == 20 * 90 + 20 * 8
-
-
-# --- datasets through a DataLoader
-
-
-@pytest.mark.parametrize("workers", [1, 2])
-def test_every_worker_count_gives_the_same_batches(workers):
-    order = Order(20, 6, seed=2)
-    expected = list(Loader(Pairs()).batches(order.chunks(0, 8)))
-    received = list(Loader(Pairs(), workers=workers).batches(order.chunks(0, 8)))
-    assert [len(y) for _, y in received] == [6, 6, 6, 2] * 2
-    for (x, y), (x2, y2) in zip(expected, received, strict=True):
-        assert torch.equal(x, x2)
-        assert torch.equal(y, y2)
-
-
-def die(i):
-    import os
-
-    os._exit(3)
-
-
-FAILING = [
-    (
-        {13: no_sample},
-        "photos: sample 13 could not be read (OSError: image file is truncated (3 bytes not processed)); ",
-    ),
-    ({13: lambda i: 5}, "photos: sample 13 must be a pair (x, y), received int"),
-    ({13: lambda i: (torch.zeros(3), 1)}, "photos: x of sample 13 has shape [3], that of sample 12 has [2]; "),
-]
-
-
-@pytest.mark.parametrize("workers", [0, 2])
-@pytest.mark.parametrize(("bad", "message"), FAILING)
-def test_a_sample_that_cannot_be_used_is_named(workers, bad, message):
-    source = as_source(Pairs(bad=bad), "photos", workers=workers)
-    batches = source.batches(ranges(20, 4))
-    assert [len(next(batches)[1]) for _ in range(3)] == [4, 4, 4]  # the batches before it come out
-    with pytest.raises(UserError) as caught:
-        next(batches)
-    assert str(caught.value).startswith(message)
-    assert "\n" not in str(caught.value)
-
-
-def test_a_dead_worker_is_reported():
-    source = as_source(Pairs(bad={5: die}), "photos", workers=1)
-    with pytest.raises(UserError, match=r"photos: a worker process died .*; try fewer workers than 1"):
-        list(source.batches(ranges(20, 4)))
-
-
-def test_a_loader_knows_its_classes():
-    assert as_source(Pairs(), "train").classes == ("a", "b", "c")
-    assert as_source((X, Y), "train").classes == ()
-
-
-def test_the_global_generators_are_left_alone():
-    torch.manual_seed(0)
-    before = torch.get_rng_state()
-    data = as_source(Pairs(), "train")
-    list(data.batches(Order(20, 6, seed=2).chunks(0, 8)))
-    list(Loader(Pairs(), workers=1).batches([range(3)]))
-    hold_out(Arrays(X, Y), 0.5, "split")
-    assert torch.equal(before, torch.get_rng_state())
-
-
-# --- labels
-
-
-@pytest.mark.parametrize(
-    ("y", "classes", "message"),
-    [
-        ([0, 1, -1], 3, "train: the label at row 2 is -1, but with 3 classes labels lie in 0..2;"),
-        ([0, 3], ("a", "b", "c"), "train: the label at row 1 is 3, but with 3 classes"),
-        ([[0, 1], [0, 300]], 256, "train: the label at row 1 is 300, but with 256"),
-        ([0.0, 1.0], 2, "train: class labels must be integers, received float32; convert them"),
-        ([0.0, float("nan")], 2, "train: the label is nan at row 1;"),
-    ],
-)
-def test_bad_labels_are_named_by_row_and_value(y, classes, message):
-    with pytest.raises(UserError) as caught:
-        check_labels(torch.tensor(y), classes, "train")
-    assert str(caught.value).startswith(message)
-
-
-@pytest.mark.parametrize("dtype", [torch.uint8, torch.int32, torch.int64])
-def test_good_labels_pass(dtype):
-    check_labels(torch.tensor([0, 1, 2], dtype=dtype), 3)
-    check_labels(torch.tensor([[0, 255]], dtype=dtype), 256)
-
-
-# --- splits
-
-
-def test_a_split_is_stratified_fixed_and_complete():
-    labels = torch.tensor([0] * 50 + [1] * 30 + [7] * 21)
-    kept, held = stratified(labels, 20, "some", "split")
-    assert torch.equal(torch.cat([kept, held]).sort().values, torch.arange(101))
-    assert [(labels[held] == c).sum().item() for c in (0, 1, 7)] == [10, 6, 4]  # 9.9, 5.9, 4.2
-    assert torch.equal(held, stratified(labels, 20, "some", "split")[1])
-    assert not torch.equal(held, stratified(labels, 20, "other", "split")[1])
-    for bad in (0, 101):
-        with pytest.raises(UserError, match="held must be between 1 and 100 of 101 samples"):
-            stratified(labels, bad)
-
-
-def test_holding_out_of_regression_data():
-    sets = hold_out(Arrays(X, X[:, 0]), 0.25, "r")
-    assert sorted([*sets.train.y.tolist(), *sets.validation.y.tolist()]) == X[:, 0].tolist()
-    assert len(sets.validation) == 5
-    with pytest.raises(UserError, match="fraction must be above 0 and below 1, received 1"):
-        hold_out(Arrays(X, Y), 1)
-    with pytest.raises(UserError, match="at least 2 samples"):
-        hold_out(Arrays(X[:1], Y[:1]), 0.5)
-
-
-# --- placement
-
-
-def test_on_the_cpu_nothing_moves():
-    for source in (Arrays(X, Y), Loader(Pairs())):
-        assert place(source, "cpu") is source
-    assert Arrays(X, Y).fits("cpu")
-
-
-def test_arrays_that_do_not_fit_are_streamed():
-    stream = place(Arrays(X, Y, ("a",)), "meta")  # a device of which nothing is known
-    assert isinstance(stream, Stream)
-    assert (len(stream), stream.classes, stream.chunk_device.type) == (20, ("a",), "cpu")
-    x, y = next(stream.batches([torch.tensor([4, 2])]))
-    assert (x.device.type, x.shape, y.device.type) == ("meta", (2, 2), "meta")
-
-
-@needs_cuda
-@pytest.mark.parametrize("data", [(X, Y), (images(), Y), Pairs()], ids=["features", "images", "dataset"])
-@pytest.mark.parametrize("resident", [True, False])
-def test_cuda_batches_equal_those_of_the_cpu(data, resident):
-    source = as_source(data, "train")
-    placed = place(source, "cuda") if resident else Stream(source, "cuda")
-    order = Order(20, 6, seed=0)
-    expected = list(source.batches(order.chunks(0, 9)))
-    received = placed.batches(order.chunks(0, 9, placed.chunk_device))
-    for (x, y), (xd, yd) in zip(expected, received, strict=True):
-        assert xd.is_cuda
-        assert torch.equal(xd.cpu(), x)
-        assert torch.equal(yd.cpu(), y)
-        assert xd.stride() == x.stride()

@@ -108,11 +108,12 @@ class Arrays:
             return False
         return 2 * self.nbytes <= free
 
-    def batches(self, chunks: Iterable[Chunk]) -> Iterator[tuple[Tensor, Tensor]]:
+    def batches(self, chunks: Iterable[Chunk], draw: int | None = None) -> Iterator[tuple[Tensor, Tensor]]:
         """Yields (x, y) for each chunk: gathered for a tensor of indices, sliced without a copy for a range.
 
         Args:
             chunks: LongTensors on `chunk_device`, or ranges.
+            draw: of no meaning here: nothing in arrays is random.
         """
         x, y = self._x, self._y
         last, relayout, x_long, y_long = self._last, self._relayout, self._x_long, self._y_long

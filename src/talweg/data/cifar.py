@@ -24,9 +24,8 @@ _BATCHES = [f"data_batch_{i}" for i in range(1, 6)]
 # fmt: off
 _OPCODES = (
     "PROTO", "MARK", "STOP", "EMPTY_DICT", "EMPTY_LIST", "SETITEM", "SETITEMS", "APPEND", "APPENDS", "BINPUT",
-    "LONG_BINPUT", "BINGET", "LONG_BINGET", "BININT", "BININT1", "BININT2", "SHORT_BINSTRING", "BINSTRING",
-    "BINUNICODE", "SHORT_BINBYTES", "BINBYTES", "NONE", "NEWFALSE", "TUPLE", "TUPLE1", "TUPLE2", "TUPLE3", "GLOBAL",
-    "REDUCE", "BUILD",
+    "LONG_BINPUT", "BINGET", "LONG_BINGET", "BININT", "BININT1", "BININT2", "SHORT_BINSTRING", "BINSTRING", "NONE",
+    "NEWFALSE", "TUPLE", "TUPLE1", "TUPLE2", "TUPLE3", "GLOBAL", "REDUCE", "BUILD",
 )
 # fmt: on
 _GLOBALS = ("numpy.core.multiarray _reconstruct", "numpy ndarray", "numpy dtype")
@@ -86,9 +85,16 @@ def _arrays(batches: list[tuple[np.ndarray, np.ndarray]], name: str) -> Arrays:
     return Arrays(pixels, labels, CLASSES)
 
 
+def _content(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise UserError(f"cannot read {str(path)!r} ({error.strerror}); allow it, or fetch the file again") from error
+
+
 def _read_binary(path: Path) -> tuple[np.ndarray, np.ndarray]:
     """Records of one label byte and 3,072 pixel bytes (red, green, blue planes)."""
-    content = np.fromfile(path, dtype=np.uint8)
+    content = np.frombuffer(_content(path), np.uint8)
     if content.size == 0 or content.size % (1 + _PIXELS):
         raise UserError(
             f"{str(path)!r} has {content.size} bytes, not whole records of {1 + _PIXELS}; fetch the file again"
@@ -103,20 +109,18 @@ def _read_python(path: Path) -> tuple[np.ndarray, np.ndarray]:
     The file is a dictionary with the keys `_KEYS`. Labels are the integers that follow the key "labels", pixels the one
     long string after the key "data".
     """
-    content = path.read_bytes()
     section, labels, pixels = "", [], b""
     try:
-        for opcode, argument, _ in pickletools.genops(content):
+        for opcode, argument, _ in pickletools.genops(_content(path)):
             if opcode.name not in _OPCODES or (opcode.name == "GLOBAL" and argument not in _GLOBALS):
                 refused = argument if opcode.name == "GLOBAL" else opcode.name
                 raise UserError(f"{str(path)!r} is not a published CIFAR-10 file: it holds {refused!r}, refused")
-            if isinstance(argument, str | bytes) and opcode.name != "GLOBAL":
-                text = argument if isinstance(argument, bytes) else argument.encode("latin-1", errors="replace")
-                if len(text) <= 16 and text.decode("latin-1") in _KEYS:
-                    section = text.decode("latin-1")
-                elif section == "data" and len(text) >= _PIXELS:
-                    pixels = text
-            elif section == "labels" and isinstance(argument, int) and opcode.name.startswith("BININT"):
+            if isinstance(argument, str) and opcode.name != "GLOBAL":
+                if argument in _KEYS:
+                    section = argument
+                elif section == "data" and len(argument) >= _PIXELS:
+                    pixels = argument.encode("latin-1")
+            elif section == "labels" and opcode.name.startswith("BININT") and isinstance(argument, int):
                 labels.append(argument)
     except UserError:
         raise

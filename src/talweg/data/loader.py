@@ -2,25 +2,28 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, default_collate
 
 from talweg.data.order import Chunk
 from talweg.errors import UserError, require
-from talweg.randomness import generator
+from talweg.randomness import generator, key
 
 
 @dataclass(frozen=True, eq=False)
 class Loader:
     """A map-style `Dataset` of (x, y) samples, read by worker processes and collated by `default_collate`.
 
-    The dataset's own code runs for each sample; random transforms inside it draw from their own generators and are
-    therefore outside of what Talweg reproduces (an `augment` entry of a recipe is inside).
+    Random transforms inside the dataset are reproducible as well, if they draw from the global generators of torch,
+    numpy or `random`: with a `draw` in `batches`, these are seeded for each sample by (draw, sample index), and put
+    back afterwards. A sample is then the same in any batch, for any number of workers.
 
     Args:
         dataset: has `__len__` and `__getitem__(i) -> (x, y)`.
@@ -64,15 +67,20 @@ class Loader:
         """Where index chunks must lie: on the CPU."""
         return torch.device("cpu")
 
-    def batches(self, chunks: Iterable[Chunk]) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yields the collated (x, y) for each chunk, in the order of the chunks; workers read a few chunks ahead."""
+    def batches(self, chunks: Iterable[Chunk], draw: int | None = None) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yields the collated (x, y) for each chunk, in the order of the chunks; workers read a few chunks ahead.
+
+        Args:
+            chunks: LongTensors on the CPU, or ranges.
+            draw: names the random draws inside the dataset, such as `key(seed, epoch)`; None: they are left to chance.
+        """
         loader: DataLoader[Any] = DataLoader(
-            _Guarded(self.dataset),
+            _Guarded(self.dataset, draw),
             batch_sampler=_Lists(chunks),
             num_workers=self.workers,
             collate_fn=_collate,
             pin_memory=self.pin,
-            generator=generator("talweg.data.loader"),  # without one, torch would draw from the global generator
+            generator=generator("workers", draw),  # without one, torch would draw from the global generator
         )
         try:
             for batch in loader:
@@ -96,12 +104,28 @@ class _Failure:
 
 
 class _Guarded(Dataset[Any]):
-    """The dataset, with an error replaced by a `_Failure` that names the sample."""
+    """The dataset, with an error replaced by a `_Failure` that names the sample, and with its random draws named."""
 
-    def __init__(self, dataset: Dataset[Any]) -> None:
-        self.dataset = dataset
+    def __init__(self, dataset: Dataset[Any], draw: int | None) -> None:
+        self.dataset, self.draw = dataset, draw
 
-    def __getitem__(self, index: int) -> Any:
+    def __getitems__(self, indices: list[int]) -> list[Any]:
+        if self.draw is None:
+            return [self._read(index) for index in indices]
+        states = torch.get_rng_state(), np.random.get_state(), random.getstate()
+        try:
+            return [self._read(index) for index in indices]
+        finally:
+            torch.set_rng_state(states[0])
+            np.random.set_state(states[1])
+            random.setstate(states[2])
+
+    def _read(self, index: int) -> Any:
+        if self.draw is not None:
+            seed = key(self.draw, index)
+            torch.default_generator.manual_seed(seed)
+            np.random.seed(seed % 2**32)
+            random.seed(seed)
         try:
             sample = self.dataset[index]
         except Exception as error:

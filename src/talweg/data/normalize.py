@@ -136,13 +136,13 @@ class Standardize:
         if self._scale.dim() == 1 and (x.dim() not in (2, 4) or x.shape[1] != len(self._scale)):
             return self._general(x)
         if x.dim() != 4 or self._scale.dim() == 0:
-            return torch.addcmul(self._shift, x, self._scale)
+            return torch.addcmul(self._shift, x, self._scale).to(self.dtype)
         n, c, h, w = x.shape
         # As rows [N·H, W·C] of pixels, the channels' constants repeat along a row: the inner loop is long and
         # contiguous (5 times faster on a CPU than to broadcast over an innermost dimension of 3).
         rows = x.contiguous(memory_format=torch.channels_last).permute(0, 2, 3, 1).view(n * h, w * c)
         z = torch.addcmul(self._shift.repeat(w), rows, self._scale.repeat(w))
-        return z.view(n, h, w, c).permute(0, 3, 1, 2)
+        return z.view(n, h, w, c).permute(0, 3, 1, 2).to(self.dtype)
 
     def _general(self, x: Tensor) -> Tensor:
         """[N, C, …] with any number of further dimensions, or the error for a shape that was not fitted."""
@@ -152,7 +152,7 @@ class Standardize:
                 f"standardize: fitted on {fitted} features or channels, received a batch of shape {list(x.shape)}"
             )
         shape = (fitted, *[1] * (x.dim() - 2))
-        return torch.addcmul(self._shift.view(shape), x, self._scale.view(shape))
+        return torch.addcmul(self._shift.view(shape), x, self._scale.view(shape)).to(self.dtype)
 
 
 @dataclass(frozen=True, eq=False)

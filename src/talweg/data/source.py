@@ -33,8 +33,8 @@ class Source(Protocol):
 
     def __len__(self) -> int: ...
 
-    def batches(self, chunks: Iterable[Chunk]) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yields one (x, y) for each chunk, in order."""
+    def batches(self, chunks: Iterable[Chunk], draw: int | None = None) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yields one (x, y) for each chunk, in order; `draw` names random draws inside the data (see `Loader`)."""
 
 
 def as_source(data: object, name: str, workers: int = 0) -> Source:
@@ -71,7 +71,9 @@ def as_source(data: object, name: str, workers: int = 0) -> Source:
         raise UserError(f"{name}: an IterableDataset has no sample indices, so no order can be kept; give {_ACCEPTED}")
     if isinstance(data, Dataset) and hasattr(data, "__len__"):
         loader = Loader(data, name, workers)
-        next(replace(loader, workers=0).batches([range(1)]))  # a sample that is no pair is named now, not mid-run
+        # What is no pair is named now, not in mid-run; read by a worker where workers are asked for, because a dataset
+        # may open files at its first sample that must not be shared between processes.
+        next(replace(loader, workers=min(1, workers)).batches([range(1)], draw=0))
         return loader
     kind = type(data).__name__
     if isinstance(data, tuple | list):

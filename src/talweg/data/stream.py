@@ -68,17 +68,17 @@ class Stream:
         """Where index chunks must lie: where the wrapped source wants them."""
         return self.source.chunk_device
 
-    def batches(self, chunks: Iterable[Chunk]) -> Iterator[tuple[Tensor, Tensor]]:
+    def batches(self, chunks: Iterable[Chunk], draw: int | None = None) -> Iterator[tuple[Tensor, Tensor]]:
         """Yields (x, y) on the device for each chunk."""
         if self.device.type == "cuda":
-            return self._ahead(chunks)
-        return ((x.to(self.device), y.to(self.device)) for x, y in self.source.batches(chunks))
+            return self._ahead(self.source.batches(chunks, draw))
+        return ((x.to(self.device), y.to(self.device)) for x, y in self.source.batches(chunks, draw))
 
-    def _ahead(self, chunks: Iterable[Chunk]) -> Iterator[tuple[Tensor, Tensor]]:
+    def _ahead(self, batches: Iterator[tuple[Tensor, Tensor]]) -> Iterator[tuple[Tensor, Tensor]]:
         """Keeps one copy in flight: the copy of batch k + 1 is issued before batch k is handed out."""
         stream = torch.cuda.Stream(self.device)
         waiting: tuple[Tensor, Tensor, torch.cuda.Event] | None = None
-        for x, y in self.source.batches(chunks):
+        for x, y in batches:
             with torch.cuda.stream(stream):
                 copied = _copy(x, self.device), _copy(y, self.device), stream.record_event()
             if waiting is not None:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 
-def first_bad_layer(module: nn.Module, window: Iterable[tuple[Tensor, Tensor]], forward: Callable[[Any], Any]) -> str:
+def first_bad_layer(module: nn.Module, window: Iterable[tuple[Tensor, Tensor]]) -> str:
     """Repeats a forward pass and says in words which layer first gave a NaN or an infinity.
 
     Looks, in the order of computation, at the input, then at each innermost layer's weights and output. Buffers (running
@@ -18,12 +18,11 @@ def first_bad_layer(module: nn.Module, window: Iterable[tuple[Tensor, Tensor]], 
     Args:
         module: the model, in the mode in which it failed.
         window: the micro-batches (x, y) of the update that failed.
-        forward: what computes the output from x, with the precision of the run.
 
     Example:
         >>> net = nn.Sequential(nn.Linear(2, 2), nn.ReLU())
         >>> _ = net[0].weight.data.fill_(float("inf"))
-        >>> first_bad_layer(net, [(torch.ones(1, 2), torch.zeros(1))], net)
+        >>> first_bad_layer(net, [(torch.ones(1, 2), torch.zeros(1))])
         "first in the weights of layer '0' (Linear)"
     """
     found: list[str] = []
@@ -48,7 +47,7 @@ def first_bad_layer(module: nn.Module, window: Iterable[tuple[Tensor, Tensor]], 
             for x, y in window:
                 if _bad(x):
                     return "first in the input of the model"
-                output = forward(x)
+                output = module(x)
                 if found:
                     return found[0]
                 if _bad(output):
@@ -61,6 +60,25 @@ def first_bad_layer(module: nn.Module, window: Iterable[tuple[Tensor, Tensor]], 
         for name, buffer in module.named_buffers():
             buffer.copy_(buffers[name])
     return "the model's output is finite, so first in the loss function or its sum"
+
+
+def first_bad_gradient(module: nn.Module) -> str | None:
+    """The parameter nearest to the output whose gradient is not finite, in words; None where all are finite.
+
+    A backward pass goes from the output to the input, so what spoilt it lies at that parameter or behind it.
+
+    Example:
+        >>> net = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 1))
+        >>> for p in net.parameters():
+        ...     p.grad = torch.zeros_like(p)
+        >>> net[0].bias.grad[1] = float("nan")
+        >>> first_bad_gradient(net)
+        "first in the gradient of '0.bias'"
+    """
+    for name, p in reversed(list(module.named_parameters())):
+        if p.grad is not None and _bad(p.grad):
+            return f"first in the gradient of {name!r}"
+    return None
 
 
 def _bad(value: Any) -> bool:

@@ -12,7 +12,7 @@ from talweg.optimizers.rmsprop import RMSprop
 from talweg.optimizers.rprop import Rprop
 from talweg.optimizers.rule import Rule
 from talweg.optimizers.sgd import GD, SGD, SGDW
-#from talweg.optimizers.torch_face import TorchOptimizer
+from talweg.optimizers.torch_face import TorchOptimizer
 from talweg.optimizers.update import Update
 
 RULES: dict[str, type[Rule]] = {
@@ -45,6 +45,6 @@ __all__ = [
     "RMSprop",
     "Rprop",
     "Rule",
-#    "TorchOptimizer",
+    "TorchOptimizer",
     "Update",
 ]

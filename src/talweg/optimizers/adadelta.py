@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from talweg.optimizers.rule import Elementwise, State, add_scaled
+from talweg.optimizers.rule import Elementwise, Number, State, add_scaled
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,7 +35,7 @@ class Adadelta(Elementwise):
         ...     steps.append(round(1e3 * (w.item() - before), 2))
         ...     before = w.item()
         >>> steps
-        [3.16, 3.22, 3.26]
+        [3.16, 3.24, 3.3]
 
     Source: M. Zeiler, "ADADELTA: an adaptive learning rate method", 2012, algorithm 1.
     """
@@ -50,7 +50,7 @@ class Adadelta(Elementwise):
         """{"square": zeros like w, "change": zeros like w}."""
         return {"square": torch.zeros_like(w), "change": torch.zeros_like(w)}
 
-    def formula(self, w: Tensor, g: Tensor, state: State, lr: float | Tensor, t: int) -> None:
+    def formula(self, w: Tensor, g: Tensor, state: State, lr: Number, t: int) -> None:
         """The equations of the class, with one root of the quotient instead of two."""
         square, change = state["square"], state["change"]
         square.lerp_(g * g, 1.0 - self.rho)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from talweg.optimizers.kernels import fused
-from talweg.optimizers.rule import Elementwise, Spans, State, Step, add_scaled, is_zero
+from talweg.optimizers.rule import Elementwise, Number, Spans, State, Step, add_scaled, is_zero
 from talweg.optimizers.sgd import shrink_first
 
 
@@ -47,12 +47,12 @@ class Adagrad(Elementwise):
         """{"sum": zeros like w}."""
         return {"sum": torch.zeros_like(w)}
 
-    def formula(self, w: Tensor, g: Tensor, state: State, lr: float | Tensor, t: int) -> None:
+    def formula(self, w: Tensor, g: Tensor, state: State, lr: Number, t: int) -> None:
         """The equations of the class."""
         total = state["sum"].addcmul_(g, g)
         add_scaled(w, g / total.sqrt().add_(self.eps), -lr)
 
-    def bind(self, w: Tensor, g: Tensor, state: State, weight_decay: float | Tensor, spans: Spans = ()) -> Step:
+    def bind(self, w: Tensor, g: Tensor, state: State, weight_decay: Number, spans: Spans = ()) -> Step:
         """torch's fused Adagrad."""
         kernel = fused("_fused_adagrad_", w, self.lr, self.eps, weight_decay)
         if kernel is None:
@@ -61,7 +61,9 @@ class Adagrad(Elementwise):
 
         def call(w: Tensor, g: Tensor, total: Tensor) -> Callable[..., Any]:
             decay = weight_decay if self.decay == "l2" else 0.0
-            return partial(kernel, [w], [g], [total], first, lr_decay=0.0, weight_decay=decay, eps=self.eps, maximize=False)
+            return partial(
+                kernel, [w], [g], [total], first, lr_decay=0.0, weight_decay=decay, eps=self.eps, maximize=False
+            )
 
         if self.decay == "decoupled" and not is_zero(weight_decay):
             return shrink_first(call, w, g, state, weight_decay)

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import partial
 from typing import Literal
 
 import torch
 from torch import Tensor
 
-from talweg.optimizers.kernels import fused
-from talweg.optimizers.rule import Elementwise, Spans, State, Step, add_scaled
+from talweg.optimizers.kernels import bound_adam, fused
+from talweg.optimizers.rule import Elementwise, Number, Spans, State, Step, add_scaled
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,11 +49,11 @@ class Adam(Elementwise):
         """{"mean": zeros like w, "square": zeros like w}."""
         return {"mean": torch.zeros_like(w), "square": torch.zeros_like(w)}
 
-    def formula(self, w: Tensor, g: Tensor, state: State, lr: float | Tensor, t: int) -> None:
+    def formula(self, w: Tensor, g: Tensor, state: State, lr: Number, t: int) -> None:
         """The equations of the class."""
         add_scaled(w, adam_direction(g, state, t, self.beta1, self.beta2, self.eps), -lr)
 
-    def bind(self, w: Tensor, g: Tensor, state: State, weight_decay: float | Tensor, spans: Spans = ()) -> Step:
+    def bind(self, w: Tensor, g: Tensor, state: State, weight_decay: Number, spans: Spans = ()) -> Step:
         """torch's fused Adam or AdamW."""
         settings = (self.beta1, self.beta2, self.eps, weight_decay)
         run = fused_adam(w, g, state, *settings, decoupled=self.decay == "decoupled", lr=self.lr)
@@ -90,9 +89,7 @@ class AdamW(Adam):
         self._only_decay("decoupled", "use adam for l2")
 
 
-def adam_direction(
-    g: Tensor, state: State, t: int, beta1: float | Tensor, beta2: float | Tensor, eps: float | Tensor
-) -> Tensor:
+def adam_direction(g: Tensor, state: State, t: int, beta1: Number, beta2: Number, eps: Number) -> Tensor:
     """Updates the two averages and returns m̂ / (√v̂ + ε), shaped like g."""
     mean = state["mean"].lerp_(g, 1.0 - beta1)
     square = state["square"].lerp_(g * g, 1.0 - beta2)
@@ -104,13 +101,13 @@ def fused_adam(
     w: Tensor,
     g: Tensor,
     state: State,
-    beta1: float | Tensor,
-    beta2: float | Tensor,
-    eps: float | Tensor,
-    weight_decay: float | Tensor,
+    beta1: Number,
+    beta2: Number,
+    eps: Number,
+    weight_decay: Number,
     *,
     decoupled: bool,
-    lr: float | Tensor,
+    lr: Number,
 ) -> Step | None:
     """torch's fused kernel as a function (lr, t, skip); None where there is none for w or these settings."""
     name = "_fused_adamw_" if decoupled else "_fused_adam_"
@@ -118,20 +115,17 @@ def fused_adam(
     if kernel is None:
         return None
     number = torch.zeros((), device=w.device)
-    call = partial(
+    call = bound_adam(
         kernel,
-        [w],
-        [g],
-        [state["mean"]],
-        [state["square"]],
-        [],
-        [number],
+        w,
+        g,
+        state["mean"],
+        state["square"],
+        number,
         beta1=beta1,
         beta2=beta2,
-        weight_decay=weight_decay,
         eps=eps,
-        amsgrad=False,
-        maximize=False,
+        weight_decay=weight_decay,
     )
 
     def run(lr: float, t: int, skip: Tensor | None) -> None:

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
 from talweg.optimizers.adam import adam_direction, fused_adam
-from talweg.optimizers.kernels import BLOCK, blocks, fused
-from talweg.optimizers.rule import Rule, Spans, State, Step, add_scaled
-from talweg.optimizers.trust import Segments, norm, sizes
+from talweg.optimizers.kernels import BLOCK, blocks, bound_adam, fused
+from talweg.optimizers.rule import Number, Rule, Spans, State, Step, add_scaled
+from talweg.optimizers.trust import Segments, sizes
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,8 +26,8 @@ class LAMB(Rule):
         u = m̂ / (√v̂ + ε) + λ·w,   m̂ = m / (1 − β1ᵗ),  v̂ = v / (1 − β2ᵗ)
         w ← w − η·r·u,            r = ‖w‖ / ‖u‖,  1 if either is 0
 
-    Where implementations differ: some clip the gradient first, clamp ‖w‖ or r, leave out the bias corrections or take λ·w
-    out of the norm; this one does none of that (optax's is the same).
+    Where implementations differ: some clip the gradient first, clamp ‖w‖ or r, leave out the bias corrections or take
+    λ·w out of the norm; this one does none of that (optax's is the same).
 
     Weight decay λ is a part of the formula above, decoupled from the averages; l2 is refused.
 
@@ -78,9 +78,9 @@ class LAMB(Rule):
         w: Tensor,
         g: Tensor,
         state: State,
-        lr: float | Tensor,
+        lr: Number,
         t: int,
-        weight_decay: float | Tensor,
+        weight_decay: Number,
         spans: Spans,
     ) -> None:
         """The equations of the class, for all segments at once."""
@@ -92,59 +92,75 @@ class LAMB(Rule):
             u.mul_(segments.spread(torch.where((w_norm > 0) & (u_norm > 0), w_norm / u_norm, 1.0)))
         add_scaled(w, u, -lr)
 
-    def bind(self, w: Tensor, g: Tensor, state: State, weight_decay: float | Tensor, spans: Spans = ()) -> Step:
+    def bind(self, w: Tensor, g: Tensor, state: State, weight_decay: Number, spans: Spans = ()) -> Step:
         """torch's fused Adam, with a work vector u = λ·w as its parameters and η = −1: it leaves u there."""
-        settings = (self.beta1, self.beta2, self.eps)
+        settings = {"beta1": self.beta1, "beta2": self.beta2, "eps": self.eps}
         if not spans:  # r = 1 everywhere: AdamW
-            run = fused_adam(w, g, state, *settings, weight_decay, decoupled=True, lr=self.lr)
-            return run or super().bind(w, g, state, weight_decay)
-        kernel = fused("_fused_adam_", w, self.lr, *settings, weight_decay)
+            adamw = fused_adam(w, g, state, **settings, weight_decay=weight_decay, decoupled=True, lr=self.lr)
+            return adamw or super().bind(w, g, state, weight_decay)
+        kernel = fused("_fused_adam_", w, self.lr, *settings.values(), weight_decay)
         if kernel is None or w.device.type != "cpu" or w.dim() != 1:
             return super().bind(w, g, state, weight_decay, spans)
         number = torch.zeros(())
-        fixed = {"lr": -1.0, "beta1": self.beta1, "beta2": self.beta2, "eps": self.eps, "weight_decay": 0.0}
-        vectors = (w, g, state["mean"], state["square"])
-        units = _units(sizes(spans, len(w)))
-        work = torch.empty(max(stop - start for start, stop, _ in units), dtype=w.dtype)
-        bound = []
-        for start, stop, lengths in units:
-            w_unit, *others = (v[start:stop] for v in vectors)
-            u_unit = work[: stop - start]
-            calls = []
-            for w_block, u_block, *rest in blocks(w_unit, u_unit, *others):
-                g_block, mean, square = rest
-                call = partial(kernel, [u_block], [g_block], [mean], [square], [], [number], amsgrad=False, maximize=False, **fixed)
-                own = lengths if len(lengths) > 1 else [len(w_block)]
-                calls.append((w_block, u_block, call, list(zip(w_block.split(own), u_block.split(own), strict=True))))
-            bound.append((calls, list(zip(w_unit.split(lengths), u_unit.split(lengths), strict=True))))
+        runs = _runs(sizes(spans, len(w)))
+        work = torch.empty(max(stop - start for start, stop, _ in runs), dtype=w.dtype)
+        units = []
+        for start, stop, lengths in runs:
+            vectors = [v[start:stop] for v in (w, g, state["mean"], state["square"])]
+            units.append(_Unit(kernel, number, settings, work[: stop - start], vectors, lengths))
 
         def run(lr: float, t: int, skip: Tensor | None) -> None:
             if skip is not None:
                 self.step(w, g, state, lr, t, weight_decay, spans, skip)
                 return
             number.fill_(t)
-            for calls, segments in bound:
-                squares = []
-                for w_block, u_block, call, parts in calls:
-                    torch.mul(w_block, weight_decay, out=u_block)
-                    call()
-                    squares += [(torch.dot(a, a).item(), torch.dot(b, b).item()) for a, b in parts]
-                if len(segments) == 1:
-                    squares = [tuple(map(sum, zip(*squares)))]
-                for (w_segment, u_segment), (w2, u2) in zip(segments, squares):
-                    trust = math.sqrt(w2 / u2) if w2 > 0.0 and u2 > 0.0 else 1.0
-                    w_segment.add_(u_segment, alpha=-lr * trust)
+            for unit in units:
+                unit.step(lr, weight_decay)
 
         return run
 
 
-def _units(lengths: list[int]) -> list[tuple[int, int, list[int]]]:
-    """(start, stop, lengths) of runs of neighbouring segments: small ones together up to a block, large ones alone."""
-    units: list[tuple[int, int, list[int]]] = []
+class _Unit:
+    """A few small segments, or a large one, updated while they are in the cache."""
+
+    def __init__(
+        self,
+        kernel: Callable[..., Any],
+        number: Tensor,
+        settings: dict[str, float],
+        u: Tensor,
+        vectors: list[Tensor],
+        lengths: list[int],
+    ) -> None:
+        self.segments = list(zip(vectors[0].split(lengths), u.split(lengths), strict=True))
+        self.blocks = []
+        for u_block, w_block, g, mean, square in blocks(u, *vectors):
+            call = bound_adam(kernel, u_block, g, mean, square, number, lr=-1.0, weight_decay=0.0, **settings)
+            own = lengths if len(lengths) > 1 else [len(w_block)]  # small segments share one block
+            parts = list(zip(w_block.split(own), u_block.split(own), strict=True))
+            self.blocks.append((w_block, u_block, call, parts))
+
+    def step(self, lr: float, weight_decay: Number) -> None:
+        """u = m̂ / (√v̂ + ε) + λ·w and the norms, block by block; then w ← w − η·r·u for each segment."""
+        squares = []
+        for w, u, kernel, parts in self.blocks:
+            torch.mul(w, weight_decay, out=u)
+            kernel()
+            squares += [(torch.dot(a, a).item(), torch.dot(b, b).item()) for a, b in parts]
+        if len(self.segments) == 1:
+            squares = [(sum(w2 for w2, _ in squares), sum(u2 for _, u2 in squares))]
+        for (w, u), (w2, u2) in zip(self.segments, squares, strict=True):
+            trust = math.sqrt(w2 / u2) if w2 > 0.0 and u2 > 0.0 else 1.0
+            w.add_(u, alpha=-lr * trust)
+
+
+def _runs(lengths: list[int]) -> list[tuple[int, int, list[int]]]:
+    """(start, stop, lengths) of neighbouring segments: small ones together up to a block, large ones alone."""
+    runs: list[tuple[int, int, list[int]]] = []
     for length in lengths:
-        start, stop, own = units[-1] if units else (0, 0, [])
+        start, stop, own = runs[-1] if runs else (0, 0, [])
         if own and stop - start + length <= BLOCK:
-            units[-1] = (start, stop + length, [*own, length])
+            runs[-1] = (start, stop + length, [*own, length])
         else:
-            units.append((stop, stop + length, [length]))
-    return units
+            runs.append((stop, stop + length, [length]))
+    return runs

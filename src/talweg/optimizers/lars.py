@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from talweg.optimizers.kernels import fused
-from talweg.optimizers.rule import Rule, Spans, State, Step, add_scaled, is_zero
+from talweg.optimizers.rule import Number, Rule, Spans, State, Step, add_scaled, is_zero
 from talweg.optimizers.trust import Segments, norm, sizes
 
 
@@ -24,9 +24,9 @@ class LARS(Rule):
         v ← m·v + r·(g + λ·w)
         w ← w − η·v
 
-    Where implementations differ: some divide by ‖g + λ·w‖ (optax) or add an ε to the denominator; this one does neither.
-    The paper has the learning rate inside of v (v ← m·v + η·r·(g + λ·w), w ← w − v), which is the same while η is
-    constant; outside, as in all common implementations, a change of η acts at once.
+    Where implementations differ: some divide by ‖g + λ·w‖ (optax), some add an ε to the denominator. The paper has the
+    learning rate inside of v (v ← m·v + η·r·(g + λ·w), w ← w − v), which is the same while η is constant; outside, as
+    in all common implementations, a change of η acts at once.
 
     Weight decay λ is a part of the formula above, an l2 decay that the ratio knows of; decoupled is refused.
 
@@ -74,9 +74,9 @@ class LARS(Rule):
         w: Tensor,
         g: Tensor,
         state: State,
-        lr: float | Tensor,
+        lr: Number,
         t: int,
-        weight_decay: float | Tensor,
+        weight_decay: Number,
         spans: Spans,
     ) -> None:
         """The equations of the class, for all segments at once."""
@@ -90,8 +90,8 @@ class LARS(Rule):
             push = state["velocity"].mul_(self.momentum).add_(push)
         add_scaled(w, push, -lr)
 
-    def bind(self, w: Tensor, g: Tensor, state: State, weight_decay: float | Tensor, spans: Spans = ()) -> Step:
-        """torch's fused SGD on each segment; the kernel's (1 − dampening), the factor on the gradient, is the ratio r."""
+    def bind(self, w: Tensor, g: Tensor, state: State, weight_decay: Number, spans: Spans = ()) -> Step:
+        """torch's fused SGD on each segment; the kernel's (1 − dampening), a factor on the gradient, is the ratio r."""
         kernel = fused("_fused_sgd_", w, self.lr, self.momentum, weight_decay)
         if kernel is None or w.device.type != "cpu" or w.dim() != 1:
             return super().bind(w, g, state, weight_decay, spans)
@@ -105,7 +105,7 @@ class LARS(Rule):
 
         def run(lr: float, t: int, skip: Tensor | None) -> None:
             for w, g, call in calls:
-                trust = 1.0
+                trust: Number = 1.0
                 if spans:
                     w_norm, g_norm = norm(w), norm(g)
                     if w_norm > 0.0 and g_norm > 0.0:

@@ -8,7 +8,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from talweg.optimizers.rule import Elementwise, State, add_scaled
+from talweg.optimizers.rule import Elementwise, Number, State, add_scaled
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,7 +47,7 @@ class Lion(Elementwise):
         """{"mean": zeros like w}."""
         return {"mean": torch.zeros_like(w)}
 
-    def formula(self, w: Tensor, g: Tensor, state: State, lr: float | Tensor, t: int) -> None:
+    def formula(self, w: Tensor, g: Tensor, state: State, lr: Number, t: int) -> None:
         """The equations of the class."""
         mean = state["mean"]
         add_scaled(w, mean.lerp(g, 1.0 - self.beta1).sign_(), -lr)

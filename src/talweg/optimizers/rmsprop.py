@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import partial
 
 import torch
 from torch import Tensor
 
-from talweg.optimizers.kernels import blocks, fused
-from talweg.optimizers.rule import Elementwise, Spans, State, Step, add_scaled
+from talweg.optimizers.kernels import BLOCK, blocks, bound_adam, fused
+from talweg.optimizers.rule import Elementwise, Number, Spans, State, Step, add_scaled
 
 # An update number so large that Adam's bias correction is exactly 1.
 _LATE = 1e30
@@ -21,8 +20,8 @@ class RMSprop(Elementwise):
 
     Formula: s ← α·s + (1 − α)·g²,    w ← w − η·g / (√s + ε)
 
-    ε stands outside the root, as in torch (inside it in TensorFlow). s starts at 0 and is not corrected for that, so the
-    first step is η·g / (√(1−α)·|g| + ε), ten times η at α = 0.99.
+    ε stands outside the root, as in torch (inside it in TensorFlow). s starts at 0 and is not corrected for that, so
+    the first step is η·g / (√(1−α)·|g| + ε), ten times η at α = 0.99.
 
     State: square s, like w.
 
@@ -48,36 +47,23 @@ class RMSprop(Elementwise):
         """{"square": zeros like w}."""
         return {"square": torch.zeros_like(w)}
 
-    def formula(self, w: Tensor, g: Tensor, state: State, lr: float | Tensor, t: int) -> None:
+    def formula(self, w: Tensor, g: Tensor, state: State, lr: Number, t: int) -> None:
         """The equations of the class."""
         square = state["square"].lerp_(g * g, 1.0 - self.alpha)
         add_scaled(w, g / square.sqrt().add_(self.eps), -lr)
 
-    def bind(self, w: Tensor, g: Tensor, state: State, weight_decay: float | Tensor, spans: Spans = ()) -> Step:
-        """torch's fused Adam with β1 = 0 and no bias correction: that is RMSprop; its first moment is a block of scratch."""
+    def bind(self, w: Tensor, g: Tensor, state: State, weight_decay: Number, spans: Spans = ()) -> Step:
+        """torch's fused Adam with β1 = 0 and no bias correction is RMSprop; its first moment is a block of scratch."""
         name = "_fused_adam_" if self.decay == "l2" else "_fused_adamw_"
         kernel = fused(name, w, self.lr, self.alpha, self.eps, weight_decay)
-        if kernel is None or w.device.type != "cpu":  # elsewhere the scratch would be as long as w
+        if kernel is None or w.device.type != "cpu" or w.dim() != 1:  # elsewhere the scratch would be as long as w
             return super().bind(w, g, state, weight_decay)
-        parts = list(blocks(w, g, state["square"]))
-        scratch = torch.zeros_like(parts[0][0])
+        scratch = torch.zeros(min(len(w), BLOCK), dtype=w.dtype)
+        late = torch.tensor(_LATE)
+        fixed = {"beta1": 0.0, "beta2": self.alpha, "eps": self.eps, "weight_decay": weight_decay}
         calls = [
-            partial(
-                kernel,
-                [w],
-                [g],
-                [scratch[: w.numel()]],
-                [square],
-                [],
-                [torch.tensor(_LATE)],
-                beta1=0.0,
-                beta2=self.alpha,
-                weight_decay=weight_decay,
-                eps=self.eps,
-                amsgrad=False,
-                maximize=False,
-            )
-            for w, g, square in parts
+            bound_adam(kernel, w, g, scratch[: len(w)], square, late, **fixed)
+            for w, g, square in blocks(w, g, state["square"])
         ]
 
         def run(lr: float, t: int, skip: Tensor | None) -> None:

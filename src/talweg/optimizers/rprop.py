@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from talweg.errors import UserError
-from talweg.optimizers.rule import Elementwise, State, add_scaled
+from talweg.optimizers.rule import Elementwise, Number, State, add_scaled
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,8 +44,8 @@ class Rprop(Elementwise):
         >>> path  # 0.1, 0.12, 0.144, 0.1728 ahead, a rest past the bottom, then half as far back
         [0.1, 0.22, 0.364, 0.537, 0.537, 0.45]
 
-    Source: M. Riedmiller, H. Braun, "A direct adaptive method for faster backpropagation learning: the RPROP algorithm",
-    1993; C. Igel, M. Hüsken, "Improving the Rprop learning algorithm", 2000 (names the variants).
+    Source: M. Riedmiller, H. Braun, "A direct adaptive method for faster backpropagation learning: the RPROP
+    algorithm", 1993; C. Igel, M. Hüsken, "Improving the Rprop learning algorithm", 2000 (names the variants).
     """
 
     lr: float = 0.01
@@ -75,7 +75,7 @@ class Rprop(Elementwise):
         state = {"sign": torch.zeros_like(w), "scale": torch.ones_like(w)}
         return state if self.variant == "irprop-" else {**state, "change": torch.zeros_like(w)}
 
-    def formula(self, w: Tensor, g: Tensor, state: State, lr: float | Tensor, t: int) -> None:
+    def formula(self, w: Tensor, g: Tensor, state: State, lr: Number, t: int) -> None:
         """The equations of the class as arithmetic on signs, which is several times faster than masks."""
         p, scale = state["sign"], state["scale"]
         sign = g.sign()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, fields
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -14,6 +14,7 @@ from talweg.errors import UserError, require, unknown
 from talweg.optimizers.kernels import blocks
 
 State = dict[str, Tensor]
+Number = float | Tensor  # of a setting: a tensor [K, 1] holds one value for each member of a population
 Spans = tuple[tuple[int, int], ...]
 # A rule bound to its slices: called with (learning rate, update number, skip).
 Step = Callable[[float, int, Tensor | None], None]
@@ -46,7 +47,7 @@ class Rule(ABC):
     Raises:
         UserError: a setting is out of its range, or has no effect beside the others.
 
-    Source: I. Loshchilov, F. Hutter, "Decoupled weight decay regularization", 2019 (there λ stands for our λ with η = 1).
+    Source: I. Loshchilov, F. Hutter, "Decoupled weight decay regularization", 2019 (their λ is our η·λ).
     """
 
     lr: float
@@ -68,7 +69,7 @@ class Rule(ABC):
         return {}
 
     def adapts(self, decay: bool) -> bool:
-        """Whether segments (decayed: weights; not decayed: biases and norms) get a trust ratio each, and need `spans`."""
+        """Whether segments (decayed: weights; else biases and norms) get a trust ratio each, and need `spans`."""
         return False
 
     def step(
@@ -76,9 +77,9 @@ class Rule(ABC):
         w: Tensor,
         g: Tensor,
         state: State,
-        lr: float | Tensor,
+        lr: Number,
         t: int,
-        weight_decay: float | Tensor,
+        weight_decay: Number,
         spans: Spans = (),
         skip: Tensor | None = None,
     ) -> None:
@@ -109,14 +110,14 @@ class Rule(ABC):
         w: Tensor,
         g: Tensor,
         state: State,
-        lr: float | Tensor,
+        lr: Number,
         t: int,
-        weight_decay: float | Tensor,
+        weight_decay: Number,
         spans: Spans,
     ) -> None:
         """The formula with weight decay: `step` without `skip`."""
 
-    def bind(self, w: Tensor, g: Tensor, state: State, weight_decay: float | Tensor, spans: Spans = ()) -> Step:
+    def bind(self, w: Tensor, g: Tensor, state: State, weight_decay: Number, spans: Spans = ()) -> Step:
         """`step` for these slices as a function (lr, t, skip): everything that can be decided once is decided here."""
         return lambda lr, t, skip: self.step(w, g, state, lr, t, weight_decay, spans, skip)
 
@@ -134,7 +135,7 @@ class Elementwise(Rule):
     """A rule in which every parameter is updated on its own; a subclass writes `formula` and its state."""
 
     @abstractmethod
-    def formula(self, w: Tensor, g: Tensor, state: State, lr: float | Tensor, t: int) -> None:
+    def formula(self, w: Tensor, g: Tensor, state: State, lr: Number, t: int) -> None:
         """The rule in place, without weight decay; must not change g."""
 
     def apply(
@@ -142,9 +143,9 @@ class Elementwise(Rule):
         w: Tensor,
         g: Tensor,
         state: State,
-        lr: float | Tensor,
+        lr: Number,
         t: int,
-        weight_decay: float | Tensor,
+        weight_decay: Number,
         spans: Spans,
     ) -> None:
         """Weight decay in the form of `decay`, then `formula`."""
@@ -155,7 +156,7 @@ class Elementwise(Rule):
                 g = g + w * weight_decay if isinstance(weight_decay, Tensor) else g.add(w, alpha=weight_decay)
         self.formula(w, g, state, lr, t)
 
-    def bind(self, w: Tensor, g: Tensor, state: State, weight_decay: float | Tensor, spans: Spans = ()) -> Step:
+    def bind(self, w: Tensor, g: Tensor, state: State, weight_decay: Number, spans: Spans = ()) -> Step:
         """`step`, block by block: all operations of the formula on a block that stays in the cache, then the next."""
         parts = [(b[0], b[1], dict(zip(state, b[2:], strict=True))) for b in blocks(w, g, *state.values())]
 
@@ -166,7 +167,7 @@ class Elementwise(Rule):
         return run
 
 
-def add_scaled(x: Tensor, y: Tensor, scale: float | Tensor) -> Tensor:
+def add_scaled(x: Tensor, y: Tensor, scale: Number) -> Tensor:
     """x ← x + scale·y in place: one operation for a number, and for a tensor [K, 1] one value a member."""
     return x.add_(y * scale) if isinstance(scale, Tensor) else x.add_(y, alpha=scale)
 
@@ -176,7 +177,7 @@ def is_zero(value: float | Tensor) -> bool:
     return not isinstance(value, Tensor) and value == 0
 
 
-def _within(setting: str, value: object, interval: str) -> None:
+def _within(setting: str, value: Any, interval: str) -> None:
     low, high = (float(end) for end in interval[1:-1].split(", "))
     below = "at least" if interval[0] == "[" else "above"
     words = f"a number {below} {low:g}" + ("" if high == float("inf") else f" and below {high:g}")
@@ -185,4 +186,6 @@ def _within(setting: str, value: object, interval: str) -> None:
         require(bool(inside.all()), setting, value.tolist(), words)
     else:
         number = isinstance(value, int | float) and not isinstance(value, bool)
-        require(number and (value > low or (interval[0] == "[" and value == low)) and value < high, setting, value, words)
+        require(
+            number and (value > low or (interval[0] == "[" and value == low)) and value < high, setting, value, words
+        )

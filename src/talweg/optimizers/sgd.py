@@ -12,7 +12,7 @@ from torch import Tensor
 
 from talweg.errors import UserError
 from talweg.optimizers.kernels import blocks, fused
-from talweg.optimizers.rule import Elementwise, Spans, State, Step, add_scaled, is_zero
+from talweg.optimizers.rule import Elementwise, Number, Spans, State, Step, add_scaled, is_zero
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,7 +35,7 @@ class GD(Elementwise):
 
     lr: float = 0.1
 
-    def formula(self, w: Tensor, g: Tensor, state: State, lr: float | Tensor, t: int) -> None:
+    def formula(self, w: Tensor, g: Tensor, state: State, lr: Number, t: int) -> None:
         """w ← w − η·g."""
         add_scaled(w, g, -lr)
 
@@ -69,8 +69,8 @@ class SGD(Elementwise):
         [1.0, 2.5, 4.25, 6.125]
         [0.5, 1.25, 2.125, 3.0625]
 
-    Source: B. Polyak, "Some methods of speeding up the convergence of iteration methods", 1964; I. Sutskever et al., "On the
-    importance of initialization and momentum in deep learning", 2013 (Nesterov's form, with v taken one step ahead).
+    Source: B. Polyak, "Some methods of speeding up the convergence of iteration methods", 1964; I. Sutskever et al.,
+    "On the importance of initialization and momentum in deep learning", 2013 (Nesterov's form; v is one step ahead).
     """
 
     lr: float = 0.1
@@ -92,19 +92,22 @@ class SGD(Elementwise):
         """{"velocity": zeros like w}, or nothing without momentum."""
         return {} if is_zero(self.momentum) else {"velocity": torch.zeros_like(w)}
 
-    def formula(self, w: Tensor, g: Tensor, state: State, lr: float | Tensor, t: int) -> None:
+    def formula(self, w: Tensor, g: Tensor, state: State, lr: Number, t: int) -> None:
         """The equations of the class."""
         m = self.momentum
         if not state:
             add_scaled(w, g, -lr)
             return
-        v = state["velocity"]
-        push = g if self.form == "heavy_ball" else g * (1.0 - m)
-        v.mul_(m).add_(push)
-        add_scaled(w, v * m + push if self.nesterov else v, -lr)
+        v, share = state["velocity"], 1.0 if self.form == "heavy_ball" else 1.0 - m
+        add_scaled(v.mul_(m), g, share)
+        if self.nesterov:
+            add_scaled(w, g, -lr * share)
+            add_scaled(w, v, -lr * m)
+        else:
+            add_scaled(w, v, -lr)
 
-    def bind(self, w: Tensor, g: Tensor, state: State, weight_decay: float | Tensor, spans: Spans = ()) -> Step:
-        """torch's fused SGD; its dampening is the (1 − m) of the exponential form, which it cannot combine with Nesterov."""
+    def bind(self, w: Tensor, g: Tensor, state: State, weight_decay: Number, spans: Spans = ()) -> Step:
+        """torch's fused SGD; its dampening gives the exponential form, which it cannot combine with Nesterov."""
         exponential = self.form == "exponential"
         kernel = fused("_fused_sgd_", w, self.lr, self.momentum, weight_decay)
         if kernel is None or (exponential and self.nesterov):
@@ -136,8 +139,8 @@ class SGDW(SGD):
 
     Formula: w ← (1 − η·λ)·w, then SGD without decay.
 
-    With momentum, a gradient term λ·w (l2) is summed up in v and acts like a decoupled decay of λ / (1 − m): the default
-    here is about as strong as the common l2 decay of 1e-4 at momentum 0.9.
+    With momentum, a gradient term λ·w (l2) is summed up in v and acts like a decoupled decay of λ / (1 − m): the
+    default here is about as strong as the common l2 decay of 1e-4 at momentum 0.9.
 
     Raises:
         UserError: a setting is out of range, or decay="l2", which is `SGD`.
@@ -160,7 +163,7 @@ class SGDW(SGD):
 
 
 def shrink_first(
-    kernel: Callable[..., Callable[..., Any]], w: Tensor, g: Tensor, state: State, weight_decay: float | Tensor
+    kernel: Callable[..., Callable[..., Any]], w: Tensor, g: Tensor, state: State, weight_decay: Number
 ) -> Step:
     """Decoupled decay and then a fused kernel, block by block, so that the kernel finds w in the cache.
 

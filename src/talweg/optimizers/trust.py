@@ -13,7 +13,7 @@ class Segments:
     """The segments of a slice of θ: a norm for each, and one number for each spread over its elements.
 
     Args:
-        spans: (start, stop) of each, relative to the slice and in order; the gaps behind them are 0 and count as theirs.
+        spans: (start, stop) of each, relative to the slice, in order; the gaps behind them are 0 and count as theirs.
         w: the slice [..., n].
 
     Example:

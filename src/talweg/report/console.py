@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+import math
 import os
 import sys
 import textwrap
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from time import perf_counter
 from types import TracebackType
-from typing import Any, TextIO
+from typing import Any, Protocol, TextIO
 
 from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
-from talweg.report.formats import MISSING, Row, counted, epoch_text, finite, fixed, number, unbroken
+from talweg.report.formats import MISSING, Row, clock, counted, epoch_text, finite, fixed, number, unbroken
 from talweg.report.table import Column, columns
 
 REDRAW_SECONDS = 0.1
@@ -23,6 +24,22 @@ WIDEST = 100
 
 # What a terminal of another encoding gets instead.
 PLAIN = str.maketrans({"★": "*", "·": "*", "×": "x", "–": "-", "…": "~", "━": "#", "─": "-", "√": "sqrt", "η": "lr"})
+
+
+Piece = tuple[int, str, str]
+"""A part of the progress line: how much it is wanted where space is short, its text, its style."""
+
+
+class Update(Protocol):
+    """What the bar shows of an update."""
+
+    @property
+    def loss(self) -> Any:
+        """A number, or a 0-d tensor: reading it may wait for a device."""
+
+    @property
+    def lr(self) -> float:
+        """Its learning rate."""
 
 
 class Progress:
@@ -40,15 +57,16 @@ class Progress:
 
     Example:
         >>> import sys
+        >>> from types import SimpleNamespace
         >>> row = {"step": 23, "epoch": 1.0, "loss": 0.12, "accuracy": 0.981, "train_loss": 0.2, "seconds": 1.9}
-        >>> with Progress(file=sys.stdout) as progress:
+        >>> with Progress(file=sys.stdout) as progress:   # doctest: +NORMALIZE_WHITESPACE
         ...     progress.start({"task": "digits", "monitor": {"name": "accuracy"}})
-        ...     progress.step(23, 460, 1.0, lambda: 0.2, 0.01)
+        ...     progress.step(23, 460, 1.0, SimpleNamespace(loss=0.2, lr=0.01))
         ...     progress.evaluation(row, is_best=True)
         digits
         <BLANKLINE>
-          epoch  train loss  val loss   accuracy        lr  seconds
-              1      0.2000    0.1200  98.10 % ★      0.01      1.9
+           epoch  train loss  val loss  accuracy         lr     time
+               1      0.2000    0.1200   98.10 % ★     0.01    1.9 s
     """
 
     def __init__(self, *, quiet: bool = False, file: TextIO | None = None, console: Console | None = None) -> None:
@@ -62,7 +80,7 @@ class Progress:
         self._epochs: Any = None
         self._monitor = "loss"
         self._columns: list[Column] = []
-        self._lr: float | None = None
+        self._update: Update | None = None
         self._next = float("inf") if quiet else 0.0  # when to draw next; 0: at the first step
         self._now = 0.0  # when the latest step came
         self._paused = 0.0  # time spent between a step and the end of the evaluation after it
@@ -78,43 +96,41 @@ class Progress:
     ) -> None:
         self._stop_bar()
 
-    def start(self, summary: Mapping[str, Any]) -> None:
+    def start(self, summary: Mapping[str, Any], notes: Iterable[str] = ()) -> None:
         """Prints the header: task, size, data, length, and every decision with its reason.
 
         Args:
             summary: what is known before the first update, in the form of `summary.json`.
+            notes: sentences that the user should see first, such as a damaged checkpoint that was passed over.
         """
         self._batch, self._epochs = summary.get("batch"), summary.get("epochs")
         self._monitor = str((summary.get("monitor") or {}).get("name") or "loss")
         version = f"talweg {summary['talweg']} · " if summary.get("talweg") else ""
         self._print(Text.assemble((version, "dim"), (str(summary.get("task") or "unnamed task"), "bold")))
-        samples = summary.get("samples") or {}
-        data = ", ".join(f"{number(n)} {kind}" for kind, n in samples.items() if n is not None)
+        data = ", ".join(f"{number(count)} {kind}" for kind, count in (summary.get("samples") or {}).items() if count)
         lines = [("parameters", number(summary.get("parameters")), ""), ("samples", data, "")]
         lines.append(("length", _length(summary), ""))
         for decision in summary.get("decisions") or []:
             lines.append((str(decision.get("name")), str(decision.get("value")), str(decision.get("why") or "")))
-        lines = [line for line in lines if line[1] not in ("", MISSING)]
-        self._facts(lines)
+        self._facts([line for line in lines if line[1] not in ("", MISSING)])
+        for note in notes:
+            self._print(Text(self._filled(f"note: {note}"), style="yellow"))
         self._print(Text())
 
-    def step(
-        self, step: int, total: int, epoch: float, loss: Callable[[], Any] | float | None, lr: float | None
-    ) -> None:
-        """Notes an update; costs a fraction of a microsecond unless a tenth of a second has passed and the bar is redrawn.
+    def step(self, index: int, total: int, epoch: float, update: Update) -> None:
+        """Notes an update; it costs a fraction of a microsecond, except ten times a second when the bar is redrawn.
 
         Args:
-            step: updates made so far.
+            index: updates made so far, this one included.
             total: updates planned.
             epoch: epochs done so far, with fraction.
-            loss: the training loss, or a function that fetches it: it is called only when the bar is redrawn.
-            lr: the learning rate.
+            update: its learning rate and its loss; the loss is looked at only when the bar is redrawn.
         """
-        self._lr = lr
+        self._update = update
         self._now = now = perf_counter()
         if now >= self._next:
             self._next = now + self._interval
-            self._draw(step, total, epoch, loss, now)
+            self._draw(index, total, epoch, update, now)
 
     def evaluation(self, row: Row, is_best: bool = False) -> None:
         """Appends an evaluation to the table.
@@ -125,7 +141,7 @@ class Progress:
         """
         if self._quiet:
             return
-        row = {"lr": self._lr, **row}
+        row = {"lr": self._update.lr if self._update else None, **row}
         fitting = columns(row, self._monitor, self._console.width)
         if [column.name for column in fitting] != [column.name for column in self._columns]:
             self._columns = fitting
@@ -141,10 +157,6 @@ class Progress:
             self._now = now
             if not self._bar:
                 self._next = now + self._interval
-
-    def note(self, text: str) -> None:
-        """Prints a line of its own, for a decision taken or a warning found during the training."""
-        self._print(Text(self._filled(text)))
 
     def finish(self, words: str, folder: str | os.PathLike[str], files: Iterable[str]) -> None:
         """Removes the bar and prints the verdict, the run's folder and what lies in it."""
@@ -171,7 +183,7 @@ class Progress:
                 text.append("\n    " + _hanging(why, width, 4), style="dim")
             self._print(text)
 
-    def _draw(self, step: int, total: int, epoch: float, loss: Any, now: float) -> None:
+    def _draw(self, step: int, total: int, epoch: float, update: Update, now: float) -> None:
         """Redraws the bar or, in a pipe, prints a line of progress."""
         active = now - self._paused
         if self._begin is None:
@@ -183,10 +195,9 @@ class Progress:
             # The first second counts fully, later ones smoothly: a figure that can be read while it changes.
             self._rate += (steps / seconds - self._rate) * (0.2 if self._rate else 1.0)
             self._mark = (step, active)
-        value = loss() if callable(loss) else loss
         done = step - self._begin[0]
         left = (total - step) * (now - self._begin[1]) / done if done > 0 else None
-        pieces = self._pieces(step, total, epoch, value, left)
+        pieces = self._pieces(step, total, epoch, float(update.loss), left)
         if not self._bar:
             self._print(Text("  " + "  ".join(text for _, text, _ in pieces)))
             return
@@ -195,22 +206,21 @@ class Progress:
             self._live.start()
         self._live.update(self._line(pieces, step / total if total else 0.0), refresh=True)
 
-    def _pieces(self, step: int, total: int, epoch: float, loss: Any, left: float | None) -> list[tuple[int, str, str]]:
-        """The parts of the line: how much each is wanted where space is short, its text, its style."""
+    def _pieces(self, step: int, total: int, epoch: float, loss: float, left: float | None) -> list[Piece]:
+        """The parts of the progress line, in order."""
         of = f"/{epoch_text(self._epochs)}" if self._epochs else ""
         pieces = [(4, f"epoch {epoch:.1f}{of}", "bold")]
         pieces.append((3, f"{100 * step / total:3.0f} %" if total else f"step {number(step)}", ""))
-        if loss is not None:
-            pieces.append((5, f"loss {fixed(float(loss))}", "" if finite(float(loss)) is not None else "bold red"))
+        pieces.append((5, f"loss {fixed(loss)}", "" if math.isfinite(loss) else "bold red"))
         if self._rate:
             rate = self._rate * (self._batch or 1)
             text = f"{rate:,.0f}" if rate >= 10 else f"{rate:.2g}"
             pieces.append((1, f"{text} {'samples' if self._batch else 'updates'}/s", "dim"))
         if left is not None:
-            pieces.append((2, f"{_clock(left)} left", "cyan"))
+            pieces.append((2, f"{_left(left)} left", "cyan"))
         return pieces
 
-    def _line(self, pieces: list[tuple[int, str, str]], share: float) -> Text:
+    def _line(self, pieces: list[Piece], share: float) -> Text:
         """The bar and the pieces that fit; where that leaves less than 8 columns, no bar."""
         width = self._console.width - 1  # a full last column would wrap in some terminals
         while len(pieces) > 1 and sum(len(text) + 2 for _, text, _ in pieces) > width - 10:
@@ -281,11 +291,9 @@ def _length(summary: Mapping[str, Any]) -> str:
     return counted(epochs, "epoch") if epochs else ""
 
 
-def _clock(seconds: float) -> str:
-    """A time to wait, as 0:07, 12:05 or 3:04:05."""
-    whole = round(seconds)
-    hours, minutes = whole // 3600, whole // 60 % 60
-    return f"{hours}:{minutes:02}:{whole % 60:02}" if hours else f"{minutes}:{whole % 60:02}"
+def _left(seconds: float) -> str:
+    """A time to wait; tenths of a second would only flicker."""
+    return clock(round(seconds)) if seconds >= 99.5 else f"{seconds:.0f} s"
 
 
 def _hanging(text: str, width: int, indent: int) -> str:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from talweg.errors import UserError
 from talweg.report.formats import Row, epoch_text, finite, is_share, metric, metric_names, rows_of
 
 if TYPE_CHECKING:
@@ -65,7 +66,7 @@ def plot_curves(
         monitor: name of the metric to draw first.
 
     Raises:
-        OSError: the file cannot be written.
+        UserError: the file cannot be written.
 
     Example:
         >>> import pathlib, tempfile
@@ -203,7 +204,7 @@ def _draw_loss(ax: Axes, *, train: Sequence[Row], validation: Sequence[Row]) -> 
         ax.plot(raw.epochs[shown], raw.values[shown], "o", color=TRAIN, ms=size, mew=0, alpha=alpha, label=few)
     lines = [held_out.values]
     if count > 4:
-        mean = moving_average(raw.values, count / 40)
+        mean = moving_average(raw.values, count / 60)
         ax.plot(raw.epochs, mean, color=TRAIN, lw=1.6, label="training, averaged")
         lines.append(mean)
     elif count:
@@ -288,7 +289,7 @@ def _heading(ax: Axes, name: str) -> None:
     handles, labels = ax.get_legend_handles_labels()
     lines = 0
     if handles and labels != ["validation"]:
-        narrow = ax.get_figure(root=True).get_figwidth() < 6
+        narrow = ax.bbox.width < 600  # pixels: an SVG panel
         lines = 2 if narrow and sum(len(label) + 6 for label in labels) > 60 else 1
         ax.legend(
             loc="lower left",
@@ -312,7 +313,10 @@ def _save(figure: Any, target: Any, **options: Any) -> None:
     """Saves without a warning for every letter of a task's name that the font lacks (the letter becomes a box)."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph .* missing from")
-        figure.savefig(target, **options)
+        try:
+            figure.savefig(target, **options)
+        except OSError as error:
+            raise UserError(f"cannot write the picture {target}: {error.strerror or error}") from error
 
 
 def _themed(svg: str, prefix: str) -> str:

@@ -153,3 +153,20 @@ def duration(seconds: object) -> str:
     minutes = round(known / 60)
     hours, days = minutes // 60, minutes // 1440
     return f"{hours} h {minutes % 60} min" if hours < 48 else f"{days} d {hours % 24} h"
+
+
+def clock(seconds: object) -> str:
+    """A time for a table or a bar, short: seconds with a decimal up to 100 s, then 12:05 or 3:04:05.
+
+    Example:
+        >>> clock(1.94), clock(725), clock(11045.2)
+        ('1.9 s', '12:05', '3:04:05')
+    """
+    known = finite(seconds)
+    if known is None:
+        return MISSING
+    if known < 99.95:
+        return f"{known:.1f} s"
+    whole = round(known)
+    hours, minutes = whole // 3600, whole // 60 % 60
+    return f"{hours}:{minutes:02}:{whole % 60:02}" if hours else f"{minutes}:{whole % 60:02}"

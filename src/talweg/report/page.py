@@ -9,11 +9,13 @@ from os import PathLike
 from pathlib import Path
 from typing import Any
 
+from talweg.errors import UserError
 from talweg.report.curves import svg_panels
 from talweg.report.facts import Facts
 from talweg.report.formats import (
     MISSING,
     Row,
+    clock,
     counted,
     duration,
     epoch_text,
@@ -37,9 +39,9 @@ main { max-width: 1180px; margin: 0 auto; padding: 2rem 1.25rem 3rem; }
 h1 { font-size: 1.7rem; line-height: 1.2; margin: 0; overflow-wrap: anywhere; }
 h2 { font-size: 1.05rem; margin: 2.4rem 0 .7rem; }
 header { display: flex; flex-wrap: wrap; gap: .4rem .9rem; align-items: baseline; margin-bottom: 1.1rem; }
-.status { font-size: .85rem; color: var(--muted); border: 1px solid var(--grid); border-radius: 1rem; padding: 0 .7rem; }
+.status { color: var(--muted); border: 1px solid var(--grid); border-radius: 1rem; font-size: .85rem; padding: 0 .7rem }
 .verdict { max-width: 46rem; font-size: 1.05rem; margin: 0; overflow-wrap: anywhere; }
-.numbers { display: grid; grid-template-columns: repeat(auto-fit, minmax(9.5rem, 1fr)); gap: .7rem; margin: 1.6rem 0 0; }
+.numbers { display: grid; grid-template-columns: repeat(auto-fit, minmax(9.5rem, 1fr)); gap: .7rem; margin: 1.6rem 0 0 }
 .numbers div { background: var(--card); border-radius: .5rem; padding: .7rem .9rem; }
 .numbers dt { color: var(--muted); font-size: .82rem; }
 .numbers dd { margin: 0; font-size: 1.3rem; font-weight: 600; font-variant-numeric: tabular-nums; }
@@ -51,11 +53,13 @@ header { display: flex; flex-wrap: wrap; gap: .4rem .9rem; align-items: baseline
 table { border-collapse: collapse; width: 100%; font-size: .9rem; font-variant-numeric: tabular-nums; }
 th, td { padding: .4rem .7rem; text-align: left; vertical-align: top; border-bottom: 1px solid var(--grid); }
 tr:last-child > * { border-bottom: 0; }
-thead th { position: sticky; top: 0; background: var(--card); color: var(--muted); font-weight: 600; white-space: nowrap; }
+thead th { position: sticky; top: 0; background: var(--card); color: var(--muted); white-space: nowrap; }
 tbody th { font-weight: 600; }
 .figures th, .figures td { text-align: right; white-space: nowrap; }
 .best > * { background: var(--mark); } .best .star { color: var(--best); font-weight: 700; }
-.about th, .about td { min-width: 6rem; } .about th { white-space: nowrap; } .about td:last-child { width: 100%; overflow-wrap: anywhere; }
+.about th, .about td { min-width: 6rem; }
+.about th { white-space: nowrap; }
+.about td:last-child { width: 100%; overflow-wrap: anywhere; }
 pre { background: var(--card); border-radius: .5rem; padding: 1rem; margin: 0; overflow: auto; user-select: all;
   font: .85rem/1.5 ui-monospace, monospace; }
 a { color: var(--train); } footer, .note { color: var(--muted); font-size: .85rem; } footer { margin-top: 2.5rem; }
@@ -82,7 +86,7 @@ def write_page(
         curves_png: the picture made by `plot_curves`; a missing file is left out.
 
     Raises:
-        OSError: the page cannot be written.
+        UserError: the page cannot be written.
 
     Example:
         >>> import pathlib, tempfile
@@ -121,7 +125,10 @@ def write_page(
 </body>
 </html>
 """
-    Path(path).write_text(text, encoding="utf-8")
+    try:
+        Path(path).write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise UserError(f"cannot write the report {path}: {error.strerror or error}") from error
 
 
 def _status(facts: Facts) -> str:
@@ -178,13 +185,13 @@ def _evaluations(facts: Facts) -> str:
     if not facts.validation:
         return ""
     names = metric_names(facts.validation, facts.name)
-    heads = ["epoch", *names, "validation loss", "train loss", "step", "seconds"]
+    heads = ["epoch", *names, "validation loss", "train loss", "step", "time"]
     lines = []
     for row in facts.validation:
         is_best = row.get("step") is not None and row.get("step") == facts.best.get("step")
         cells = [metric(name, row.get(name)) for name in names]
         cells += [fixed(row.get("loss")), fixed(row.get("train_loss")), number(row.get("step"))]
-        cells += [f"{row['seconds']:.1f}" if finite(row.get("seconds")) is not None else MISSING]
+        cells += [clock(row.get("seconds"))]
         star = '<span class="star">★ best</span> ' if is_best else ""
         lines.append(
             f'<tr{" class=best" if is_best else ""}><th scope="row">{star}{epoch_text(row.get("epoch"))}</th>'
@@ -196,10 +203,10 @@ def _evaluations(facts: Facts) -> str:
 
 def _decisions(decisions: Sequence[Mapping[str, Any]]) -> str:
     """What was decided automatically, and why."""
-    lines = [
-        f'<tr><th scope="row">{_text(d.get("name"))}</th><td>{_text(d.get("value"))}</td><td>{_text(d.get("why"))}</td></tr>'
-        for d in decisions
-    ]
+    lines = []
+    for decision in decisions:
+        name, value, why = (_text(decision.get(key)) for key in ("name", "value", "why"))
+        lines.append(f'<tr><th scope="row">{name}</th><td>{value}</td><td>{why}</td></tr>')
     return _table("Decisions", ["what", "value", "why"], lines, kind="about") if lines else ""
 
 

@@ -66,12 +66,16 @@ def _gap(facts: Facts, fall: float) -> tuple[str, str]:
         if ours is None or theirs is None:
             continue
         gap, error = ours - theirs, facts.standard_error(name)
-        known = f", with a standard error of {100 * error:.2f}" if error else ""
+        known = f" (standard error {100 * error:.2f})" if error else ""
         text = f"Training {name} is {metric(name, ours)} against {metric(name, theirs)} in validation, "
         if gap < 0:
             return f"{text}{-100 * gap:.2f} points lower{known}.", "small"
-        large = gap >= GAP_POINTS and gap >= 2 * (error or 0.0)
-        return f"{text}a gap of {100 * gap:.2f} points{known}.", "large" if large else "small"
+        text = f"{text}a gap of {100 * gap:.2f} points{known}."
+        if gap < GAP_POINTS:
+            return text, "small"
+        if gap < 2 * (error or 0.0):
+            return f"{text} With so few validation samples that may be chance.", "unknown"
+        return text, "large"
     ours, theirs = finite(there.get("loss")), finite(facts.best.get("loss"))
     if ours is None or theirs is None:
         return "", "unknown"

@@ -75,7 +75,7 @@ def sketch(schedule: Schedule, width: int = 60, height: int = 12) -> str:
 
     Example:
         >>> from talweg.schedules import WarmupStableDecay
-        >>> print(sketch(WarmupStableDecay(warmup=0.1, decay=0.4, decay_shape="linear"), width=40, height=4))
+        >>> print(sketch(WarmupStableDecay(warmup=0.1, cooldown=0.4, cooldown_shape="linear"), width=40, height=4))
         1.00 ┤   ⡼⠉⠉⠉⠉⠉⠉⠉⠉⠉⠉⠉⠉⠉⠉⠉⠉⠉⠢⢄⡀
              │  ⡼⠁                   ⠈⠑⠢⣀
         0.50 ┤ ⡼⠁                        ⠉⠒⢄⡀

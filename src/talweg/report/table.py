@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from talweg.report.formats import MISSING, Row, epoch_text, finite, fixed, metric, metric_names
+from talweg.report.formats import MISSING, Row, clock, epoch_text, finite, fixed, metric, metric_names
 
 MARK = " ★"
 WIDEST_NAME = 14
@@ -40,7 +40,7 @@ class Column:
 def columns(row: Row, monitor: str, width: int) -> list[Column]:
     """The columns for evaluations like `row` that fit into `width` columns of a terminal.
 
-    Left out first are the seconds, then the learning rate, the metrics that are not monitored, and the training loss.
+    Left out first is the time, then the learning rate, the metrics that are not monitored, and the training loss.
 
     Args:
         row: an evaluation; it decides which columns there are.
@@ -50,7 +50,7 @@ def columns(row: Row, monitor: str, width: int) -> list[Column]:
     Example:
         >>> row = {"epoch": 1.0, "loss": 0.12, "train_loss": 0.2, "accuracy": 0.981, "lr": 0.01, "seconds": 1.9}
         >>> [column.name for column in columns(row, "accuracy", 80)]
-        ['epoch', 'train loss', 'val loss', 'accuracy', 'lr', 'seconds']
+        ['epoch', 'train loss', 'val loss', 'accuracy', 'lr', 'time']
         >>> [column.name for column in columns(row, "accuracy", 45)]
         ['epoch', 'train loss', 'val loss', 'accuracy']
     """
@@ -63,10 +63,10 @@ def columns(row: Row, monitor: str, width: int) -> list[Column]:
     found.append(Column(name="val loss", width=8, text=lambda row: fixed(row.get("loss")), marked=monitor == "loss"))
     found += [_metric_column(name, name == monitor) for name in names]
     if row.get("lr") is not None:
-        found.append(Column(name="lr", width=8, text=lambda row: _short(row.get("lr"), ".3g")))
+        found.append(Column(name="lr", width=8, text=lambda row: _rate(row.get("lr"))))
     if "seconds" in row:
-        found.append(Column(name="seconds", width=7, text=lambda row: _short(row.get("seconds"), ".1f")))
-    least = ["seconds", "lr", *[name for name in reversed(names) if name != monitor], "train loss", "val loss"]
+        found.append(Column(name="time", width=7, text=lambda row: clock(row.get("seconds"))))
+    least = ["time", "lr", *[name for name in reversed(names) if name != monitor], "train loss", "val loss"]
     while sum(column.total for column in found) >= width and least:
         found = [column for column in found if column.name != least[0] or column.marked]
         del least[0]
@@ -78,6 +78,6 @@ def _metric_column(name: str, marked: bool) -> Column:
     return Column(name=name, width=width, text=lambda row: metric(name, row.get(name)), marked=marked)
 
 
-def _short(value: object, form: str) -> str:
-    known = finite(value)
-    return MISSING if known is None else format(known, form)
+def _rate(lr: object) -> str:
+    known = finite(lr)
+    return MISSING if known is None else f"{known:.3g}"

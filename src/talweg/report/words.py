@@ -49,9 +49,9 @@ def _trained(facts: Facts) -> str:
     elif batch:
         pieces.append(f"batches of {number(int(batch))}")
     pieces += _length(facts)
-    if finite(summary.get("seconds")) is not None:
-        pieces.append(duration(summary["seconds"]))
     details = f": {', '.join(pieces)}" if pieces else ""
+    if finite(summary.get("seconds")) is not None:
+        details += f" in {duration(summary['seconds'])}"
     were = "was" if held_out == 1 else "were"
     validation = f" {counted(held_out, 'sample')} {were} held out for validation." if held_out else ""
     return f"{model} was trained on {str(summary.get('task') or '').strip() or 'an unnamed task'}{details}.{validation}"
@@ -72,19 +72,18 @@ def _length(facts: Facts) -> list[str]:
 def _stopped(facts: Facts) -> str:
     """Why the training stopped."""
     text = str((facts.summary.get("reason") or {}).get("text") or "").strip().rstrip(".")
-    known = {
+    if facts.kind == "running":
+        return "It is still running."
+    told = {
         "completed": "It ran to its end",
         "early_stop": "It was stopped early",
         "interrupted": "It was interrupted",
-        "non_finite": "It stopped because the loss was no longer finite",
         "failed": "It failed",
-    }
-    if facts.kind == "running":
-        return "It is still running."
-    if facts.kind in known:
-        return f"{known[facts.kind]}{f' ({text})' if text else ''}."
-    why = text or facts.kind
-    return f"It stopped: {why}." if why else ""
+    }.get(facts.kind, "It stopped")
+    why = text or ("the loss was no longer finite" if facts.kind == "non_finite" else "")
+    if told == "It stopped" and not why:
+        return f"It stopped: {facts.kind}." if facts.kind else ""
+    return f"{told}: {why}." if why else f"{told}."
 
 
 def _best(facts: Facts) -> str:
@@ -100,12 +99,15 @@ def _best(facts: Facts) -> str:
 
 
 def _kept(facts: Facts) -> str:
-    """A sentence where the best weights are not the last ones."""
+    """A sentence where the best weights are not the last ones; a run that is to go on has not chosen yet."""
     step, last = facts.best.get("step"), facts.last.get("step")
-    if step is None or last is None or step == last or facts.kind == "running":
+    if step is None or last is None or step == last or facts.kind in ("running", "interrupted", "failed"):
         return ""
     value = finite(facts.last.get(facts.name))
     there = f", which gave {metric(facts.name, value)}" if value is not None else ""
+    error, best = facts.standard_error(), finite(facts.best.get(facts.name))
+    if error is not None and value is not None and best is not None and abs(best - value) < error:
+        there += ", less than one standard error away"
     return f"The weights kept are those of step {number(step)}, not of the last evaluation, step {number(last)}{there}."
 
 
@@ -154,15 +156,19 @@ def _against_underfitting(facts: Facts, rates: list[float]) -> str:
 
 
 def _repeat(facts: Facts) -> str:
-    """For a run without a fault: a shorter schedule if the best came early, else the spread over seeds."""
+    """For a run without a fault: a shorter schedule if best and lowest loss came early, else the spread."""
     epochs, best = finite(facts.summary.get("epochs")), finite(facts.best.get("epoch"))
-    if facts.kind == "completed" and epochs and best and best <= 0.5 * epochs:
-        enough = counted(math.ceil(1.2 * best), "epoch")
-        return f"try a schedule of {enough}, as the best came at epoch {epoch_text(best)} of {epoch_text(epochs)}"
+    by_loss = [(loss, finite(row.get("epoch"))) for row in facts.validation if (loss := finite(row.get("loss")))]
+    lowest = min(by_loss, key=lambda pair: pair[0])[1] if by_loss else best
+    if facts.kind == "completed" and epochs and best and lowest and max(best, lowest) <= 0.5 * epochs:
+        enough = counted(math.ceil(1.2 * max(best, lowest)), "epoch")
+        return f"try a schedule of {enough}; nothing was gained after epoch {epoch_text(max(best, lowest))}"
     advice = "repeat with other seeds before comparing recipes"
     if (error := facts.standard_error()) is None:
         return advice
     samples = counted(facts.samples("validation") or 0, "validation sample")
+    if error > 0.05:
+        return f"hold out more than {samples}: one standard error of the {facts.name} is {100 * error:.0f} points"
     return f"{advice}; with {samples}, a difference below {200 * error:.1f} points (two standard errors) may be chance"
 
 

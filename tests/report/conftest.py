@@ -1,12 +1,21 @@
-"""Made-up histories for the tests of this folder: one function that tells a whole run from its curves."""
+"""Made-up runs for the tests of this folder."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
+import pytest
 
-def run(
+
+@pytest.fixture
+def story() -> Callable[..., tuple[dict[str, Any], list[dict[str, Any]]]]:
+    """A function that tells a whole run, summary and rows, from its curves."""
+    return _story
+
+
+def _story(
     *,
     epochs: int = 20,
     per_epoch: int = 23,
@@ -37,7 +46,7 @@ def run(
         "talweg": "0.1.0",
         "task": "digits",
         "status": "finished",
-        "reason": {"kind": "completed", "text": f"all {epochs} epochs done"},
+        "reason": {"kind": "completed", "text": f"all {epochs} epochs are done"},
         "parameters": 78042,
         "samples": {"train": 1437, "validation": 360},
         "batch": 64,
@@ -55,6 +64,6 @@ def run(
         "monitor": {"name": name, "higher_is_better": accuracy is not None},
         "best": best and {k: best[k] for k in ("step", "epoch", "loss", *(["accuracy"] if accuracy else []))},
         "last": held_out[-1] if held_out else None,
-        "train": {"loss": train(epochs), "accuracy": 1.0} if accuracy is not None else None,
+        "train": {"loss": train(epochs), "accuracy": 1.0} if accuracy is not None and stop_after is None else None,
     }
     return {**summary, **changes}, rows
