@@ -424,3 +424,37 @@ def test_history_has_a_bounded_number_of_rows() -> None:
     assert [row["loss"] for row in training.history.rows] == pytest.approx(
         [sum(losses[i : i + every]) / every for i in range(0, len(losses) - every + 1, every)]
     )
+
+
+def without_host(training: Training) -> Training:
+    """The training as on an accelerator, where the host never waits for a loss; its tensors stay on the CPU."""
+    training._halt = torch.zeros(())
+    return training
+
+
+@pytest.mark.parametrize("rule", [SGD(lr=0.05), AdamW(lr=1e-3), LAMB(lr=1e-2)], ids=lambda r: type(r).__name__)
+def test_the_loop_without_host_is_the_same_loop(rule: Rule) -> None:
+    recipe = Recipe(batch=16, epochs=2, clip=1.0, optimizer=rule, weights=Weights(initialize="kaiming_normal"))
+    one, other = Training(BN_TASK, recipe, ONE), without_host(Training(BN_TASK, recipe, ONE))
+    losses = [[float(step.loss) for step in training] for training in (one, other)]
+    np.testing.assert_allclose(losses[0], losses[1], rtol=1e-5)
+    torch.testing.assert_close(one.theta.value, other.theta.value, rtol=1e-4, atol=1e-5)
+    assert len(one.history.rows) == len(other.history.rows)
+
+
+@pytest.mark.parametrize("name", RULES)
+def test_without_host_the_first_bad_update_is_not_done_either(name: str) -> None:
+    """It is found some updates later; until then a flag on the device keeps θ as it was."""
+    x, y = rows(64)
+    x = x.clamp(-1.9, 1.9)
+    x[40, 2] = 3.0
+    task = Task(name="t", model=Explodes, train=(x, y), normalize="scale")
+    recipe = Recipe(batch=16, samples=Samples(order="sequential"), optimizer=RULES[name](lr=0.01))
+    training = without_host(Training(task, recipe, ONE))
+    values = [training.theta.value.clone() for _ in training]
+    assert training.stop is not None
+    assert training.stop.kind is StopKind.NON_FINITE
+    assert "update 3" in training.stop.text
+    assert training.step == 2
+    assert torch.equal(training.theta.value, values[1])
+    assert bool(training.theta.value.isfinite().all())

@@ -1,7 +1,7 @@
 """Checkpoints: tensors in safetensors, facts in JSON; written atomically, checksummed, the previous one kept.
 
 A checkpoint is two files, `step-00000460.safetensors` and `step-00000460.json`. The JSON file is written last and holds
-the checksum of the tensors: a checkpoint is whole when both are there and agree. Nothing in it can execute.
+the checksum of both: a checkpoint is whole when both are there and agree. Nothing in it can execute.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class Checkpoint(NamedTuple):
 
 
 def save_checkpoint(folder: Path, step: int, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> Path:
-    """Writes a whole checkpoint, then removes all but the newest `KEPT`.
+    """Writes a whole checkpoint, then removes all but the newest `KEPT`, and what a kill left half done.
 
     Args:
         folder: made when it is missing.
@@ -50,16 +50,14 @@ def save_checkpoint(folder: Path, step: int, tensors: Mapping[str, Tensor], fact
     path = Path(folder) / f"step-{step:08d}.json"
     owned = {name: t.detach().cpu().contiguous().clone() for name, t in tensors.items()}
     data = save(owned)
-    record = {"format": FORMAT, "step": step, "sha256": hashlib.sha256(data).hexdigest(), "facts": dict(facts)}
+    record = {"format": FORMAT, "sha256": _checksum(data, dict(facts)), "facts": dict(facts)}
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(path.with_suffix(".safetensors"), data)
         write_atomically(path, json.dumps(record).encode())
+        _tidy(path.parent)
     except OSError as error:
         raise cannot_write(path, error) from error
-    for old in sorted(path.parent.glob("step-*.json"))[:-KEPT]:
-        old.unlink()  # the JSON file first: without it the tensors are no checkpoint
-        old.with_suffix(".safetensors").unlink(missing_ok=True)
     return path
 
 
@@ -70,26 +68,29 @@ def load_newest(folder: Path) -> tuple[Checkpoint | None, list[str]]:
         UserError: there are checkpoints, but every one is damaged.
     """
     damaged: list[str] = []
-    paths = sorted(Path(folder).glob("step-*.json"), reverse=True)
+    paths = sorted({path.with_suffix(".json") for path in Path(folder).glob("step-*")}, reverse=True)
     for path in paths:
         try:
             return load_checkpoint(path), damaged
         except UserError as error:
             damaged.append(str(error))
-    if damaged:
-        raise UserError(f"no whole checkpoint in {folder}: {'; '.join(damaged)}")
-    return None, damaged
+    if any(path.exists() for path in paths):
+        raise UserError(
+            f"no whole checkpoint in {folder}: {'; '.join(damaged)}; put a copy in its place, or move the folder away "
+            "to start from the beginning"
+        )
+    return None, damaged  # tensors alone are what a kill leaves in the middle of the first checkpoint
 
 
 def load_checkpoint(path: Path) -> Checkpoint:
     """The checkpoint of a JSON file.
 
     Raises:
-        UserError: a file is missing, damaged (checksum), or of a newer format.
+        UserError: a file is missing, damaged (checksum), or of another format.
     """
     path = Path(path)
     try:
-        record = json.loads(path.read_text())
+        record = json.loads(path.read_bytes())
         data = path.with_suffix(".safetensors").read_bytes()
     except FileNotFoundError as error:
         raise UserError(f"checkpoint {path.name} is not whole: {Path(error.filename).name} is missing") from error
@@ -97,14 +98,10 @@ def load_checkpoint(path: Path) -> Checkpoint:
         raise UserError(f"checkpoint {path.name} cannot be read: {error}") from error
     if not isinstance(record, dict) or not {"format", "sha256", "facts"} <= record.keys():
         raise UserError(f"checkpoint {path.name} is not one of Talweg's: its JSON lacks format, sha256 or facts")
-    if record["format"] > FORMAT:
-        raise UserError(
-            f"checkpoint {path.name} has format {record['format']}, this Talweg reads up to {FORMAT}: update it"
-        )
-    if hashlib.sha256(data).hexdigest() != record["sha256"]:
-        raise UserError(
-            f"checkpoint {path.name} is damaged: {path.stem}.safetensors does not have the recorded checksum"
-        )
+    if record["format"] != FORMAT:
+        raise UserError(f"checkpoint {path.name} has format {record['format']!r}, this Talweg reads format {FORMAT}")
+    if _checksum(data, record["facts"]) != record["sha256"]:
+        raise UserError(f"checkpoint {path.name} is damaged: it does not have the recorded checksum")
     try:
         return Checkpoint(load(data), record["facts"], path)
     except SafetensorError as error:
@@ -163,3 +160,21 @@ def cannot_write(path: Path, error: OSError) -> UserError:
     return UserError(
         f"cannot write {path}: {reason}; what was saved before is untouched, choose another place with --out"
     )
+
+
+def _checksum(data: bytes, facts: dict[str, Any]) -> str:
+    """SHA-256 of the tensors' file and of the facts as JSON, which come out of a file as they went in."""
+    digest = hashlib.sha256(data)
+    digest.update(json.dumps(facts).encode())
+    return digest.hexdigest()
+
+
+def _tidy(folder: Path) -> None:
+    """Removes all checkpoints but the newest `KEPT`, tensors without JSON, and temporary files."""
+    whole = sorted(folder.glob("step-*.json"))
+    for old in whole[:-KEPT]:
+        old.unlink()  # the JSON file first: without it the tensors are no checkpoint
+    kept = {path.stem for path in whole[-KEPT:]}
+    for path in (*folder.glob("step-*.safetensors"), *folder.glob(".step-*.tmp")):
+        if path.stem not in kept:
+            path.unlink()

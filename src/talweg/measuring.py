@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import time
 from collections.abc import Callable, Iterator
@@ -36,9 +37,10 @@ def choose_threads(wanted: int, engine: OneDevice, one_window: OneWindow) -> Dec
     if every == 1 or os.environ.get("OMP_NUM_THREADS"):
         return Decision("threads", str(every), "OMP_NUM_THREADS says so" if every > 1 else "there is one")
     with untouched(engine.module):
-        many = _seconds(engine, one_window)
         torch.set_num_threads(1)
         one = _seconds(engine, one_window)
+        torch.set_num_threads(every)
+        many = _seconds(engine, one_window, most=10 * MEASURED * one)
     best = 1 if one < many else every
     torch.set_num_threads(best)
     return Decision("threads", str(best), f"measured {_ms(one)} an update with 1, {_ms(many)} with {every}")
@@ -93,8 +95,11 @@ def untouched(module: nn.Module) -> Iterator[None]:
                 buffer.copy_(kept[name])
 
 
-def _seconds(engine: OneDevice, one_window: OneWindow) -> float:
-    """The shortest time of an engine call, after one that warms up: disturbances only ever add."""
+def _seconds(engine: OneDevice, one_window: OneWindow, most: float = math.inf) -> float:
+    """The shortest time of an engine call, after one that warms up: disturbances only ever add.
+
+    It gives up measuring after `most` seconds: threads that compete for busy cores can take a hundred times longer.
+    """
     times = []
     for _ in range(MEASURED + 1):
         window = one_window()
@@ -103,8 +108,10 @@ def _seconds(engine: OneDevice, one_window: OneWindow) -> float:
         if engine.theta.value.is_cuda:
             torch.cuda.synchronize()
         times.append(time.perf_counter() - start)
-    return min(times[1:])
+        if sum(times) > most:
+            break
+    return min(times[1:] or times)
 
 
 def _ms(seconds: float) -> str:
-    return f"{seconds * 1e3:.3g} ms"
+    return f"{seconds:.2g} s" if seconds >= 1 else f"{seconds * 1e3:.3g} ms"

@@ -61,13 +61,16 @@ class Run:
         """An existing run folder.
 
         Raises:
-            UserError: there is no run in it.
+            UserError: there is no run in it, or its summary is damaged.
         """
         run = cls(Path(folder))
         if not run.path("summary.json").is_file():
             raise UserError(
                 f"{folder} is not a run folder: it has no summary.json (a run prints its folder when it ends)"
             )
+        facts = run.summary
+        if not isinstance(facts, dict) or not {"status", "reason", "source", "layout", "decisions"} <= facts.keys():
+            raise UserError(f"{run.path('summary.json')} is not the summary of a run: give the folder of another run")
         return run
 
     def path(self, name: str) -> Path:

@@ -81,12 +81,17 @@ def resume(folder: str | Path, task: Task | None = None, *, quiet: bool = False)
     summary = run.summary
     if summary["status"] == "finished":
         raise UserError(f"the run in {folder} is finished ({summary['reason']['text']}): there is nothing to resume")
-    checkpoint, damaged = load_newest(run.checkpoints)
+    checkpoint, notes = load_newest(run.checkpoints)
     training = Training(task or _task_of(run), run.recipe, run.layout, decisions=_decided(summary))
     if checkpoint is not None:
-        training.load(checkpoint.tensors, checkpoint.facts, run.history)
+        rows = run.history
+        if lost := checkpoint.facts["history"]["rows"] - len(rows):
+            notes.append(f"history.jsonl is damaged: {lost} of its rows are lost, which the curves will lack")
+        training.load(checkpoint.tensors, checkpoint.facts, rows)
+    if notes:
+        notes.append(f"going on from update {training.step} of {training.total_steps}")
     source = TaskSource(**summary["source"]) if summary["source"] else None
-    return _drive(training, run, source, quiet, notes=damaged)
+    return _drive(training, run, source, quiet, notes)
 
 
 def evaluate(folder: str | Path, task: Task | None = None, *, data: str = "validation") -> dict[str, float]:
