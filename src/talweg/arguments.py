@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import difflib
 import io
+import itertools
 import re
 from collections.abc import Callable, Sequence
+from dataclasses import fields
 from pathlib import Path
 
 import tyro
@@ -15,6 +18,8 @@ from talweg.optimizers import RULES
 from talweg.recipe import Recipe
 from talweg.schedules import SCHEDULES
 from talweg.tasks import TASKS, built_in_recipe
+
+_UNKNOWN = "Unrecognized options: "
 
 
 def run_command(name: str, command: Callable[..., Callable[[], int]], words: Sequence[str]) -> int:
@@ -26,34 +31,71 @@ def run_command(name: str, command: Callable[..., Callable[[], int]], words: Seq
         UserError: an unknown or missing argument, or a value of the wrong type.
     """
     said = io.StringIO()
+
+    def parse(words: Sequence[str]) -> Callable[[], int]:
+        return tyro.cli(command, args=list(words), prog=f"talweg {name}", config=(tyro.conf.OmitArgPrefixes,))
+
     try:
         with contextlib.redirect_stderr(said):
-            action = tyro.cli(command, args=list(words), prog=f"talweg {name}", config=(tyro.conf.OmitArgPrefixes,))
+            action = parse(words)
     except SystemExit as end:
         if not end.code:  # --help
             return 0
-        raise UserError(f"{one_line(said.getvalue())} (see talweg {name} --help)") from None
+        text = one_line(said.getvalue())
+        if text.startswith(_UNKNOWN):
+            with contextlib.suppress(SystemExit), contextlib.redirect_stdout(io.StringIO()) as page:
+                parse(["--help"])
+            text = unknown_option(text.removeprefix(_UNKNOWN), words, re.findall(r"--[a-z][a-z0-9-]*", page.getvalue()))
+        raise UserError(f"{text} (see talweg {name} --help)") from None
     return action()
 
 
 def one_line(box: str) -> str:
-    """The sense of one of tyro's error boxes: its text up to the second rule, without frame and line breaks.
+    """The sense of one of tyro's error boxes: its text up to the first rule, without frame, line breaks and ceremony.
 
     Example:
         >>> print(one_line("╭─ Value error ──╮\\n│ Error parsing --batch: bad  │\\n│ ────── │\\n│ Argument helptext: │\\n"))
-        Error parsing --batch: bad
+        --batch: bad
     """
-    lines = [line.strip("│ ").strip() for line in box.splitlines() if not line.startswith(("╭", "╰"))]
-    parts: list[list[str]] = [[]]
-    for line in lines:
-        if re.fullmatch("─+", line):
-            parts.append([])
-        elif line:
-            parts[-1].append(line)
-    text = " ".join(parts[0])
-    if len(parts) > 1 and parts[1][:1] == ["Perhaps you meant:"]:
-        text += f"; perhaps you meant {parts[1][1].split()[0]}"
-    return text
+    lines = (line.strip("│ ").strip() for line in box.splitlines() if not line.startswith(("╭", "╰")))
+    words = itertools.takewhile(lambda line: not re.fullmatch("─+", line), lines)
+    text = re.sub(r"^Error parsing (settings[.\w]*: |layout: )?", "", " ".join(filter(None, words)))
+    return re.sub(r"^Missing from talweg \w+: (\w+) (.*) \(required\)$", r"\1 is missing: \2", text)
+
+
+def unknown_option(found: str, words: Sequence[str], flags: Sequence[str]) -> str:
+    """What to say of words that no flag of a command takes: whose setting it is, or which flag was meant.
+
+    Args:
+        found: the words, separated by commas.
+        words: the whole command line.
+        flags: the flags of the command.
+
+    Example:
+        >>> unknown_option("--rho, 0.9", ["digits", "--optimizer", "adam", "--rho", "0.9"], ["--lr", "--optimizer"])
+        '--rho is a setting of adadelta, not of adam: choose with --optimizer'
+        >>> unknown_option("--learning-rate, 0.1", [], ["--lr", "--batch"])
+        'unknown option --learning-rate: did you mean --lr?'
+    """
+    option = found.split(",")[0].split("=")[0].replace("_", "-")
+    if not option.startswith("--"):
+        return f"unexpected {found.split(',')[0]!r}"
+    setting = option[2:].replace("-", "_")
+    for kind, table in (("optimizer", RULES), ("schedule", SCHEDULES)):
+        owners = [name for name, cls in table.items() if setting in {field.name for field in fields(cls)}]
+        if owners and f"--{kind}" in flags:
+            chosen = peek(words, kind) or name_of(getattr(default_recipe(words), kind), table)
+            return f"{option} is a setting of {', '.join(owners)}, not of {chosen}: choose with --{kind}"
+    near = [
+        flag for flag in flags if flag[2:] in (*option[2:].split("-"), initials(option)) or initials(flag) == option[2:]
+    ]
+    near = near or difflib.get_close_matches(option, flags, n=1, cutoff=0.7)
+    return f"unknown option {option}" + (f": did you mean {near[0]}?" if near else "")
+
+
+def initials(flag: str) -> str:
+    """The first letters of a flag's words: "wd" of "--weight-decay"."""
+    return "".join(word[0] for word in flag.strip("-").split("-") if word)
 
 
 def default_recipe(words: Sequence[str]) -> Recipe:

@@ -23,7 +23,7 @@ from talweg.optimizers import Rule, Update
 from talweg.randomness import key
 from talweg.recipe import Recipe
 from talweg.schedules import Schedule
-from talweg.task import Metric, Task, classes_second
+from talweg.task import Metric, Task, class_dim
 from talweg.theta import Theta
 
 PREPARED_BYTES = 1 << 30  # arrays are normalised once, not batch by batch, up to this size
@@ -65,7 +65,7 @@ def build(task: Task, recipe: Recipe, layout: Layout, decided: Mapping[str, str]
     Raises:
         UserError: the three do not fit together.
     """
-    device, device_choice = choose_device(decided.get("device", layout.device))
+    device, device_choice = choose_device(layout.device)
     precision, precision_choice = choose_precision(decided.get("precision", recipe.precision), device)
     decisions = [device_choice, precision_choice]
     dtype = torch.float64 if precision == "float64" else torch.float32
@@ -101,7 +101,8 @@ def build(task: Task, recipe: Recipe, layout: Layout, decided: Mapping[str, str]
 
     if device.type == "cpu":
         decisions.append(choose_threads(layout.threads or int(decided.get("threads", 0)), engine, one_window))
-    decisions.append(choose_compile(decided.get("compile", layout.compile), engine, one_window, total))
+    wanted = layout.compile if layout.compile != "auto" else decided.get("compile", "auto")
+    decisions.append(choose_compile(wanted, engine, one_window, total))
     theta.grad.zero_()
     return Built(
         module=module,
@@ -193,7 +194,7 @@ def probe(
         except Exception as error:
             raise explained(error, x) from error
         if task.loss == "cross_entropy" and isinstance(source, Arrays):
-            check_labels(source.y, classes_second(output, y).shape[1], name)
+            check_labels(source.y, output.shape[class_dim(output, y)], name)
         loss_sums(task.loss_function(output, y), x.shape[0])
         for metric in task.metric_functions:
             metric.function(output, y)

@@ -93,19 +93,19 @@ def load_checkpoint(path: Path) -> Checkpoint:
         record = json.loads(path.read_bytes())
         data = path.with_suffix(".safetensors").read_bytes()
     except FileNotFoundError as error:
-        raise UserError(f"checkpoint {path.name} is not whole: {Path(error.filename).name} is missing") from error
+        raise UserError(f"checkpoint {path.stem} is not whole: {Path(error.filename).name} is missing") from error
     except (OSError, ValueError) as error:
-        raise UserError(f"checkpoint {path.name} cannot be read: {error}") from error
+        raise UserError(f"checkpoint {path.stem} cannot be read: {error}") from error
     if not isinstance(record, dict) or not {"format", "sha256", "facts"} <= record.keys():
-        raise UserError(f"checkpoint {path.name} is not one of Talweg's: its JSON lacks format, sha256 or facts")
+        raise UserError(f"checkpoint {path.stem} is not one of Talweg's: its JSON lacks format, sha256 or facts")
     if record["format"] != FORMAT:
-        raise UserError(f"checkpoint {path.name} has format {record['format']!r}, this Talweg reads format {FORMAT}")
+        raise UserError(f"checkpoint {path.stem} has format {record['format']!r}, this Talweg reads format {FORMAT}")
     if _checksum(data, record["facts"]) != record["sha256"]:
-        raise UserError(f"checkpoint {path.name} is damaged: it does not have the recorded checksum")
+        raise UserError(f"checkpoint {path.stem} is damaged: it does not have the recorded checksum")
     try:
         return Checkpoint(load(data), record["facts"], path)
     except SafetensorError as error:
-        raise UserError(f"checkpoint {path.name} is damaged: {error}") from error
+        raise UserError(f"checkpoint {path.stem} is damaged: {error}") from error
 
 
 def save_weights(path: Path, tensors: Mapping[str, Tensor]) -> None:
@@ -132,7 +132,7 @@ def load_weights(path: Path) -> dict[str, Tensor]:
 
 def write_atomically(path: Path, data: bytes) -> None:
     """Writes a file so that, whatever happens, a reader finds the old content or the whole new one."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = path.with_name(f".{path.name}.tmp")  # one name: what a kill leaves is overwritten the next time
     try:
         with open(temporary, "wb") as file:
             file.write(data)

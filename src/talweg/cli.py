@@ -69,14 +69,18 @@ def train(words: Sequence[str]) -> int:
 def resume(words: Sequence[str]) -> int:
     """go on with a run that was stopped or killed, as if it had never stopped"""
 
-    def command(run: RunFolder, quiet: bool = False) -> Action:
+    folder = next((word for word in words if not word.startswith("-")), "")
+    default = Run.open(folder).layout if folder else Layout()
+
+    def command(run: RunFolder, layout: Layout = default, quiet: bool = False) -> Action:
         """Go on with a run that was stopped or killed, from its newest whole checkpoint, as if it had never stopped.
 
         Args:
             run: the run folder
+            layout: where to go on; another place than before gives the same result up to rounding
             quiet: print nothing
         """
-        return lambda: _code(verbs.resume(run, quiet=quiet))
+        return lambda: _code(verbs.resume(run, layout=layout, quiet=quiet))
 
     return run_command("resume", command, words)
 

@@ -63,6 +63,7 @@ def from_table(cls: type, table: Mapping[str, Any], tables: Tables, where: str =
         if "name" not in values:
             raise UserError(f"{where.rstrip('.')} has no name: say name = one of {', '.join(sorted(tables[cls]))}")
         name = values.pop("name")
+        require(isinstance(name, str), f"{where}name", name, "a word in quotes")
         if name not in tables[cls]:
             raise unknown(where.rstrip("."), name, tables[cls])
         cls = tables[cls][name]
@@ -139,7 +140,7 @@ def _toml(value: Any) -> str:
         return f'"{escaped}"'
     if isinstance(value, list):
         return "[" + ", ".join(_toml(v) for v in value) + "]"
-    return repr(value)
+    return repr(float(value) if isinstance(value, float) else value)  # numpy's float64 is a float with another repr
 
 
 def _fit(name: str, value: Any, hint: Any) -> Any:
@@ -153,13 +154,14 @@ def _fit(name: str, value: Any, hint: Any) -> Any:
             return value
         raise UserError(f"{name} must be {hint}, received {value!r}")
     elif origin is tuple:
-        require(isinstance(value, tuple), name, value, "a list")
+        require(isinstance(value, tuple), name, value, "a tuple" if isinstance(value, list) else "a list")
         return tuple(_fit(f"{name}[{i}]", v, inner[0] if inner[-1] is ... else inner[i]) for i, v in enumerate(value))
     elif hint is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
     elif not _fits(value, hint):
         word = {int: "a whole number", float: "a number", str: "a word in quotes", bool: "true or false"}
-        raise UserError(f"{name} must be {word.get(hint, hint)}, received {value!r}")
+        expected = word.get(hint) or f"an object of class {hint.__name__}"
+        raise UserError(f"{name} must be {expected}, received {value!r}")
     elif isinstance(value, float):
         require(not math.isnan(value), name, value, "a number, not NaN")
     return value

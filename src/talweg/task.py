@@ -30,7 +30,9 @@ def cross_entropy(output: Tensor, target: Tensor) -> Tensor:
         >>> round(float(cross_entropy(torch.zeros(4, 10), torch.tensor([3, 1, 4, 1]))), 4)   # log 10: knows nothing
         2.3026
     """
-    return F.cross_entropy(classes_second(output, target), target)
+    if class_dim(output, target) == -1 and target.dim() > 1:  # as rows: torch wants the classes second, but contiguous
+        return F.cross_entropy(output.flatten(0, -2), target.flatten())
+    return F.cross_entropy(output, target)
 
 
 def mse(output: Tensor, target: Tensor) -> Tensor:
@@ -71,7 +73,7 @@ def accuracy(output: Tensor, target: Tensor) -> Tensor:
         >>> accuracy(torch.tensor([[0.1, 0.9], [0.8, 0.2]]), torch.tensor([1, 1])).tolist()
         [True, False]
     """
-    return classes_second(output, target).argmax(1) == target
+    return output.argmax(class_dim(output, target)) == target
 
 
 def absolute_error(output: Tensor, target: Tensor) -> Tensor:
@@ -152,14 +154,18 @@ class Task:
         return tuple(METRICS[m] if isinstance(m, str) else m for m in self.metrics)
 
 
-def classes_second(output: Tensor, target: Tensor) -> Tensor:
-    """Logits with the class dimension second, as torch wants it: [B, C, ...]; finds it by the target's shape."""
+def class_dim(output: Tensor, target: Tensor) -> int:
+    """The dimension of the logits that counts the classes: the last for sequences [B, T, C], else the second.
+
+    Raises:
+        UserError: the shapes do not go together.
+    """
     if output.dim() != target.dim() + 1:
         raise UserError(
             f"class numbers need one logit a class: the output has shape {list(output.shape)}, "
             f"the target {list(target.shape)}; expected [B, classes] and [B]"
         )
-    return output.movedim(-1, 1) if target.dim() > 1 and output.shape[:-1] == target.shape else output
+    return -1 if output.shape[:-1] == target.shape else 1
 
 
 def _same_shape(name: str, output: Tensor, target: Tensor) -> None:

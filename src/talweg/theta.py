@@ -8,6 +8,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
@@ -34,10 +35,9 @@ class Segment:
 
     def view(self, vector: Tensor) -> Tensor:
         """The segment of `vector` [..., l] as a view [..., *shape], in the parameter's own memory format."""
-        if vector.dim() == 1:
-            return vector.as_strided(self.shape, self.stride, vector.storage_offset() + self.start)
-        lead, ahead = vector.shape[:-1], vector.stride()[:-1]
-        return vector.as_strided((*lead, *self.shape), (*ahead, *self.stride), vector.storage_offset() + self.start)
+        *ahead, unit = vector.stride()
+        shape, stride = (*vector.shape[:-1], *self.shape), (*ahead, *(unit * step for step in self.stride))
+        return vector.as_strided(shape, stride, vector.storage_offset() + unit * self.start)
 
 
 @dataclass(frozen=True)
@@ -170,7 +170,7 @@ class Theta:
     @property
     def attached(self) -> bool:
         """Whether every parameter still is a view of θ; `module.to(...)` gives parameters memory of their own."""
-        return all(p.data_ptr() == pointer for p, pointer in zip(self._parameters, self._pointers, strict=True))
+        return all(p.data_ptr() == pointer for p, _, pointer in self._bound)
 
     def reattach(self) -> bool:
         """Gathers parameters that were moved (`module.to(device)`, `.double()`) into a new θ; True when it had to.
@@ -189,22 +189,24 @@ class Theta:
         Raises:
             UserError: some code replaced a parameter's `.grad` or moved a parameter out of θ; the parameter is named.
         """
-        for p, grad in self._bound:
-            if p.grad is not grad:
-                name = next(s.name for s, q in zip(self.segments, self._parameters, strict=True) if q is p)
+        for i, (p, grad, pointer) in enumerate(self._bound):
+            if p.data_ptr() != pointer:
                 raise UserError(
-                    f"the gradient of {name!r} was replaced (for example by zero_grad(set_to_none=True)) and no longer "
-                    "lies in the gradient vector: change gradients in place, or zero them with theta.grad.zero_()"
+                    f"parameter {self.segments[i].name!r} was moved out of the weight vector (.to, .cuda, .double, "
+                    ".data = ...): call theta.reattach() before the next step"
                 )
-        if self._parameters[0].data_ptr() != self._pointers[0] and not self.attached:
-            raise UserError("the module was moved (.to, .cuda, .double): call theta.reattach() before the next step")
+            if p.grad is not grad:
+                raise UserError(
+                    f"the gradient of {self.segments[i].name!r} was replaced (for example by "
+                    "zero_grad(set_to_none=True)) and no longer lies in the gradient vector: change gradients in "
+                    "place, or zero them with theta.grad.zero_()"
+                )
 
     def _attach(self) -> None:
         first = self._parameters[0]
         self.value = torch.zeros(self._length, dtype=first.dtype, device=first.device)
         self.grad = torch.zeros_like(self.value)
-        self._bound: list[tuple[nn.Parameter, Tensor]] = []
-        self._pointers: list[int] = []
+        self._bound: list[tuple[nn.Parameter, Tensor, int]] = []
         for segment, p in zip(self.segments, self._parameters, strict=True):
             view, grad = segment.view(self.value), segment.view(self.grad)
             view.copy_(p.data)
@@ -213,8 +215,7 @@ class Theta:
             p.grad = None  # a gradient of another dtype or device would refuse the new data
             p.data = view
             p.grad = grad
-            self._bound.append((p, grad))
-            self._pointers.append(p.data_ptr())
+            self._bound.append((p, grad, p.data_ptr()))
 
 
 def _dense_stride(p: Tensor) -> tuple[int, ...]:
@@ -227,6 +228,9 @@ def _dense_stride(p: Tensor) -> tuple[int, ...]:
 def _refuse(named: list[tuple[str, nn.Parameter]]) -> None:
     if not named:
         raise UserError("the model has no trainable parameter: nothing to learn (are all of them frozen?)")
+    for name, count in Counter(name for name, _ in named).items():
+        if count > 1:
+            raise UserError(f"{count} parameters are called {name!r}: give every one a name of its own")
     for name, p in named:
         if isinstance(p, nn.parameter.UninitializedParameter):
             raise UserError(f"parameter {name!r} is lazy and has no shape yet: pass one batch through the model first")

@@ -31,6 +31,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from talweg.buffers import Kept
 from talweg.building import Built, build
 from talweg.diagnose.nonfinite import first_bad_gradient, first_bad_layer
 from talweg.engine import Window
@@ -131,6 +132,10 @@ class Training:
         # On an accelerator the host does not wait for the loss: this flag turns 1 with the first bad one and stays 1,
         # and every update from then on leaves θ as it is.
         self._halt = None if device.type == "cpu" else torch.zeros((), device=device)
+        # Running statistics change in the pass before its loss is known. On the CPU they are kept before every update;
+        # on an accelerator with every look at the losses, and the average with them, for both go on until then.
+        ema = self.built.ema
+        self._kept = Kept(self.module, ema.vectors().values() if ema is not None and self._halt is not None else ())
 
     @property
     def epoch(self) -> float:
@@ -167,6 +172,8 @@ class Training:
     def _update(self, window: Window, samples: int) -> Step:
         """One update of θ; the hot path."""
         built, clip, t = self.built, self.recipe.clip, self.step
+        if self._halt is None:
+            self._kept.keep()
         seed_noise(self._noise + t, self._halt is None)  # dropout of update t is a function of (seed, t)
         loss, _ = built.engine(window, samples)
         self.theta.check()
@@ -200,10 +207,13 @@ class Training:
         if bad is not None:
             self.step = bad - 1
             self._stop_non_finite(bad - 1, "loss or gradient")
+        elif self._halt is not None:
+            self._kept.keep()
 
     def _stop_non_finite(self, t: int, what: str) -> None:
         """Ends the training before update t + 1, and says where the first non-finite number arose."""
         windows, engine = self.built.train.windows, self.built.engine
+        self._kept.restore()
         seed_noise(self._noise + t, self._halt is None)
         with untouched(self.module):
             engine(*next(windows(t, t + 1)))

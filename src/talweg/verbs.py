@@ -66,12 +66,15 @@ def train(
     return _drive(training, run, source, quiet)
 
 
-def resume(folder: str | Path, task: Task | None = None, *, quiet: bool = False) -> Run:
+def resume(
+    folder: str | Path, task: Task | None = None, layout: Layout | None = None, *, quiet: bool = False
+) -> Run:
     """Goes on with a run that was stopped, from its newest whole checkpoint, as if it had never stopped.
 
     Args:
         folder: the run folder.
         task: what it learns; needed for a task that was made in Python, found by name for others.
+        layout: where to go on; by default as before. Another one gives the same result up to rounding.
         quiet: print nothing.
 
     Raises:
@@ -82,10 +85,12 @@ def resume(folder: str | Path, task: Task | None = None, *, quiet: bool = False)
     if summary["status"] == "finished":
         raise UserError(f"the run in {folder} is finished ({summary['reason']['text']}): there is nothing to resume")
     checkpoint, notes = load_newest(run.checkpoints)
-    training = Training(task or _task_of(run), run.recipe, run.layout, decisions=_decided(summary))
+    training = Training(task or _task_of(run), run.recipe, layout or run.layout, decisions=_decided(summary))
+    why = {(d["name"], d["value"]): d["why"] for d in summary["decisions"]}  # the reasons of the first time
+    training.decisions[:] = [d._replace(why=why.get((d.name, d.value), d.why)) for d in training.decisions]
     if checkpoint is not None:
         rows = run.history
-        if lost := checkpoint.facts["history"]["rows"] - len(rows):
+        if (lost := checkpoint.facts["history"]["rows"] - len(rows)) > 0:
             notes.append(f"history.jsonl is damaged: {lost} of its rows are lost, which the curves will lack")
         training.load(checkpoint.tensors, checkpoint.facts, rows)
     if notes:
@@ -113,6 +118,8 @@ def evaluate(folder: str | Path, task: Task | None = None, *, data: str = "valid
     if chosen is None:
         raise UserError(f"task {task.name!r} has no {data} data")
     training = Training(replace(task, validation=chosen), run.recipe, run.layout, decisions=_decided(run.summary))
+    if not run.path(WEIGHTS).exists():
+        raise UserError(f"{folder} has no {WEIGHTS} yet: the run is {run.summary['status']}; talweg resume {folder} ends it")
     weights = load_weights(run.path(WEIGHTS))
     try:
         training.module.load_state_dict(weights)
@@ -126,7 +133,7 @@ def evaluate(folder: str | Path, task: Task | None = None, *, data: str = "valid
 
 def _drive(training: Training, run: Run, source: TaskSource | None, quiet: bool, notes: Sequence[str] = ()) -> Run:
     """Iterates a training, shows it, and leaves everything on disk that a run leaves."""
-    summary = _facts(training, source)
+    summary = {**_facts(training, source), "status": "running", "reason": None}  # until all is written that it leaves
     run.write_summary(summary)
     saved = time.monotonic()
     with _signals(training), Progress(quiet=quiet) as progress:

@@ -4,10 +4,9 @@ Reads one JSON object a line and answers each with the child's exit status (-9: 
 
     words: the command line of talweg
     log: file for what the child prints
-    delay: seconds from its start to SIGKILL, or null
-    place: kill itself at this file operation, such as "replace step-*.json", or null
-    nth: at the how manieth of them
     every: seconds between checkpoints inside an epoch
+    delay: seconds from its start to SIGKILL, where it shall be killed
+    place, nth: the file operation, such as "replace step-*.json", at whose nth time it kills itself
 """
 
 from __future__ import annotations
@@ -77,7 +76,7 @@ def child(order: dict[str, Any]) -> int:
     log = os.open(order["log"], os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     os.dup2(log, 1)
     os.dup2(log, 2)
-    if order["place"]:
+    if "place" in order:
         trap = Trap(order["place"], order["nth"])
         os.replace = trap.before("replace", os.replace)
         os.unlink = trap.before("unlink", os.unlink)
@@ -109,7 +108,7 @@ def serve() -> None:
             finally:
                 sys.stdout.flush()
                 os._exit(code)
-        if order["delay"] is not None:
+        if "delay" in order:
             time.sleep(order["delay"])
             os.kill(pid, signal.SIGKILL)  # one that has ended waits as a zombie, so its number is nobody else's
         status = os.waitpid(pid, 0)[1]

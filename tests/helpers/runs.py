@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
+import talweg
 from talweg.checkpoint import load_newest, load_weights
 
 TASKS = '''
@@ -83,6 +85,19 @@ def write_tasks(folder: Path) -> Path:
     path = folder / "tasks.py"
     path.write_text(TASKS)
     return path
+
+
+def environment() -> dict[str, str]:
+    """For a process that runs what these tests import, on one thread."""
+    package = str(Path(talweg.__file__).parents[1])
+    return {**os.environ, "OMP_NUM_THREADS": "1", "MPLBACKEND": "Agg", "PYTHONPATH": package}
+
+
+def run_in(out: Path) -> Path | None:
+    """The one run in a folder; None where there is none, or one killed before it had written its first word."""
+    runs = [path.parent for path in out.glob("*/summary.json")]
+    assert len(runs) <= 1, runs
+    return runs[0] if runs else None
 
 
 def differences(run: Path, reference: Path) -> list[str]:

@@ -185,7 +185,7 @@ ROWS = {
     "adamw": Row(
         AdamW(lr=0.1), torch_optim(O.AdamW, lr=0.1), lambda g: 0.1 * g / (g.abs() + 1e-8), (1.0, 1e-9), (0.1, 1e-9)
     ),
-    "lars": Row(LARS(lr=2.0, trust_coefficient=0.02), lars_2017(0.9), lambda g: 2.0 * g, (1.5, 1e-6), (0.5, 1e-4)),
+    "lars": Row(LARS(lr=2.0, trust_coefficient=0.02), lars_2017(0.9), lambda g: 2.0 * g, (1.5, 1e-5), (0.5, 1e-4)),
     "lars plain": Row(
         LARS(lr=2.0, trust_coefficient=0.02, momentum=0, adapt_all=True),
         lars_2017(0.0),

@@ -108,7 +108,7 @@ class Arrays:
             return False
         return 2 * self.nbytes <= free
 
-    def batches(self, chunks: Iterable[Chunk], draw: int | None = None) -> Iterator[tuple[Tensor, Tensor]]:
+    def batches(self, chunks: Iterable[Chunk], draw: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
         """Yields (x, y) for each chunk: gathered for a tensor of indices, sliced without a copy for a range.
 
         Args:

@@ -22,8 +22,8 @@ class Loader:
     """A map-style `Dataset` of (x, y) samples, read by worker processes and collated by `default_collate`.
 
     Random transforms inside the dataset are reproducible as well, if they draw from the global generators of torch,
-    numpy or `random`: with a `draw` in `batches`, these are seeded for each sample by (draw, sample index), and put
-    back afterwards. A sample is then the same in any batch, for any number of workers.
+    numpy or `random`: these are seeded for each sample by (draw, sample index), and put back afterwards. A sample is
+    then the same in any batch, for any number of workers.
 
     Args:
         dataset: has `__len__` and `__getitem__(i) -> (x, y)`.
@@ -67,12 +67,12 @@ class Loader:
         """Where index chunks must lie: on the CPU."""
         return torch.device("cpu")
 
-    def batches(self, chunks: Iterable[Chunk], draw: int | None = None) -> Iterator[tuple[Tensor, Tensor]]:
+    def batches(self, chunks: Iterable[Chunk], draw: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
         """Yields the collated (x, y) for each chunk, in the order of the chunks; workers read a few chunks ahead.
 
         Args:
             chunks: LongTensors on the CPU, or ranges.
-            draw: names the random draws inside the dataset, such as `key(seed, epoch)`; None: they are left to chance.
+            draw: names the random draws inside the dataset, such as `key(seed, epoch)`.
         """
         loader: DataLoader[Any] = DataLoader(
             _Guarded(self.dataset, draw),
@@ -106,12 +106,10 @@ class _Failure:
 class _Guarded(Dataset[Any]):
     """The dataset, with an error replaced by a `_Failure` that names the sample, and with its random draws named."""
 
-    def __init__(self, dataset: Dataset[Any], draw: int | None) -> None:
+    def __init__(self, dataset: Dataset[Any], draw: int) -> None:
         self.dataset, self.draw = dataset, draw
 
     def __getitems__(self, indices: list[int]) -> list[Any]:
-        if self.draw is None:
-            return [self._read(index) for index in indices]
         states = torch.get_rng_state(), np.random.get_state(), random.getstate()
         try:
             return [self._read(index) for index in indices]
@@ -121,11 +119,10 @@ class _Guarded(Dataset[Any]):
             random.setstate(states[2])
 
     def _read(self, index: int) -> Any:
-        if self.draw is not None:
-            seed = key(self.draw, index)
-            torch.default_generator.manual_seed(seed)
-            np.random.seed(seed % 2**32)
-            random.seed(seed)
+        seed = key(self.draw, index)
+        torch.default_generator.manual_seed(seed)
+        np.random.seed(seed % 2**32)
+        random.seed(seed)
         try:
             sample = self.dataset[index]
         except Exception as error:

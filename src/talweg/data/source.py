@@ -33,7 +33,7 @@ class Source(Protocol):
 
     def __len__(self) -> int: ...
 
-    def batches(self, chunks: Iterable[Chunk], draw: int | None = None) -> Iterator[tuple[Tensor, Tensor]]:
+    def batches(self, chunks: Iterable[Chunk], draw: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
         """Yields one (x, y) for each chunk, in order; `draw` names random draws inside the data (see `Loader`)."""
 
 
@@ -73,7 +73,7 @@ def as_source(data: object, name: str, workers: int = 0) -> Source:
         loader = Loader(data, name, workers)
         # What is no pair is named now, not in mid-run; read by a worker where workers are asked for, because a dataset
         # may open files at its first sample that must not be shared between processes.
-        next(replace(loader, workers=min(1, workers)).batches([range(1)], draw=0))
+        next(replace(loader, workers=min(1, workers)).batches([range(1)]))
         return loader
     kind = type(data).__name__
     if isinstance(data, tuple | list):

@@ -68,7 +68,7 @@ class Stream:
         """Where index chunks must lie: where the wrapped source wants them."""
         return self.source.chunk_device
 
-    def batches(self, chunks: Iterable[Chunk], draw: int | None = None) -> Iterator[tuple[Tensor, Tensor]]:
+    def batches(self, chunks: Iterable[Chunk], draw: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
         """Yields (x, y) on the device for each chunk."""
         if self.device.type == "cuda":
             return self._ahead(self.source.batches(chunks, draw))

@@ -12,12 +12,12 @@ from torch import Tensor
 
 from talweg.optimizers.adam import adam_direction, fused_adam
 from talweg.optimizers.kernels import BLOCK, blocks, bound_adam, fused
-from talweg.optimizers.rule import Number, Rule, Spans, State, Step, add_scaled
-from talweg.optimizers.trust import Segments, sizes
+from talweg.optimizers.rule import Number, Spans, State, Step, add_scaled
+from talweg.optimizers.trust import LayerWise, Segments, sizes
 
 
 @dataclass(frozen=True, kw_only=True)
-class LAMB(Rule):
+class LAMB(LayerWise):
     """Adam in which every layer moves by the fraction η of its own norm.
 
     Formula, for each segment (layer) with parameters w and gradient g, in the paper's form with φ(x) = x:
@@ -58,8 +58,6 @@ class LAMB(Rule):
     """β2: the part of the average of g² that is kept"""
     eps: float = 1e-6
     """ε, added to the root: the smallest root that is divided by"""
-    adapt_all: bool = False
-    """give biases and the scales of norms a trust ratio too"""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -68,10 +66,6 @@ class LAMB(Rule):
     def init(self, w: Tensor) -> State:
         """{"mean": zeros like w, "square": zeros like w}."""
         return {"mean": torch.zeros_like(w), "square": torch.zeros_like(w)}
-
-    def adapts(self, decay: bool) -> bool:
-        """Weights; biases and norms with `adapt_all`."""
-        return decay or self.adapt_all
 
     def apply(
         self,

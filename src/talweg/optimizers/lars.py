@@ -10,12 +10,12 @@ import torch
 from torch import Tensor
 
 from talweg.optimizers.kernels import fused
-from talweg.optimizers.rule import Number, Rule, Spans, State, Step, add_scaled, is_zero
-from talweg.optimizers.trust import Segments, norm, sizes
+from talweg.optimizers.rule import Number, Spans, State, Step, add_scaled, is_zero
+from talweg.optimizers.trust import LayerWise, Segments, norm, sizes
 
 
 @dataclass(frozen=True, kw_only=True)
-class LARS(Rule):
+class LARS(LayerWise):
     """Momentum SGD in which every layer moves by the same fraction of its own norm.
 
     Formula, for each segment (layer) with parameters w and gradient g, in the paper's form, ‖g‖ + λ‖w‖:
@@ -54,8 +54,6 @@ class LARS(Rule):
     """momentum m: the part of the last step that is kept (0: none)"""
     trust_coefficient: float = 0.001
     """fraction of its norm by which a layer moves in an update, at lr = 1"""
-    adapt_all: bool = False
-    """give biases and the scales of norms a trust ratio too"""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -64,10 +62,6 @@ class LARS(Rule):
     def init(self, w: Tensor) -> State:
         """{"velocity": zeros like w}, or nothing without momentum."""
         return {} if is_zero(self.momentum) else {"velocity": torch.zeros_like(w)}
-
-    def adapts(self, decay: bool) -> bool:
-        """Weights; biases and norms with `adapt_all`."""
-        return decay or self.adapt_all
 
     def apply(
         self,

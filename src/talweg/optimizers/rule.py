@@ -179,7 +179,7 @@ def is_zero(value: float | Tensor) -> bool:
 
 def _within(setting: str, value: Any, interval: str) -> None:
     low, high = (float(end) for end in interval[1:-1].split(", "))
-    below = "at least" if interval[0] == "[" else "above"
+    below = "of at least" if interval[0] == "[" else "above"
     words = f"a number {below} {low:g}" + ("" if high == float("inf") else f" and below {high:g}")
     if isinstance(value, Tensor):
         inside = (value >= low if interval[0] == "[" else value > low) & (value < high)

@@ -3,10 +3,28 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from itertools import pairwise
 
 import torch
 from torch import Tensor
+
+from talweg.optimizers.rule import Rule
+
+
+@dataclass(frozen=True, kw_only=True)
+class LayerWise(Rule):
+    """A rule that gives each layer, a segment of θ, a learning rate of its own: what LARS and LAMB share.
+
+    Segments that are not decayed (biases, the scales of norms) are not adapted, as is usual; with `adapt_all` they are.
+    """
+
+    adapt_all: bool = False
+    """give biases and the scales of norms a trust ratio too"""
+
+    def adapts(self, decay: bool) -> bool:
+        """Weights; biases and norms with `adapt_all`."""
+        return decay or self.adapt_all
 
 
 class Segments:

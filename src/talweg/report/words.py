@@ -150,7 +150,7 @@ def _longer(facts: Facts) -> str:
 
 def _against_underfitting(facts: Facts, rates: list[float]) -> str:
     epochs = finite(facts.summary.get("epochs"))
-    rate = f"learning rates around {number(max(rates))}, a factor of 3 apart" if rates else "other learning rates"
+    rate = f"learning rates around {max(rates):.2g}, a factor of 3 apart" if rates else "other learning rates"
     longer = f"{counted(2 * epochs, 'epoch')}" if epochs else "a longer training"
     return f"try {rate}; if none fits the training samples better, a larger model or {longer}"
 

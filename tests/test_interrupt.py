@@ -1,0 +1,166 @@
+"""A training that ends before its end: by a signal, by a number that is not finite, or because nothing gets better."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from talweg import Run, verbs
+from talweg.checkpoint import load_newest, load_weights
+from talweg.cli import main
+from tests.helpers.runs import differences, environment, run_in, write_tasks
+
+
+def command(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, str, str]:
+    """Exit code, output and errors of a command in this process."""
+    with pytest.raises(SystemExit) as end:
+        main(words)
+    printed = capsys.readouterr()
+    return int(end.value.code or 0), printed.out, printed.err
+
+
+def start(out: Path, *words: str) -> subprocess.Popen[str]:
+    """A command in a process group of its own, once its run has written the first checkpoint."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "talweg", *words],
+        env=environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    until = time.monotonic() + 60
+    while not list(out.glob("*/checkpoints/step-*.json")) and process.poll() is None and time.monotonic() < until:
+        time.sleep(0.01)
+    return process
+
+
+# The signal, the process or its whole group (as Ctrl-C in a terminal does), and the task.
+SIGNALS = {
+    "ctrl_c": (signal.SIGINT, os.killpg, "mlp --epochs 40 --ema 0.9"),
+    "ctrl_c_while_workers_read": (signal.SIGINT, os.killpg, "drawn --epochs 10 --workers 1"),
+    "sigterm": (signal.SIGTERM, os.kill, "cnn --epochs 20 --optimizer sgd --lr 0.05 --augment flip"),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", SIGNALS)
+def test_a_signal_ends_the_run_in_order_and_resume_leaves_no_trace(
+    name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    number, kill, settings = SIGNALS[name]
+    task, *words = settings.split()
+    words = ["train", f"{write_tasks(tmp_path)}:{task}", *words, "--batch", "16", "--out"]
+    process = start(tmp_path / "stopped", *words, str(tmp_path / "stopped"))
+    kill(process.pid, number)
+    out, err = process.communicate(timeout=60)
+    assert (process.returncode, err) == (130, "")
+    run = run_in(tmp_path / "stopped")
+    summary = Run.open(run).summary
+    assert summary["status"] == "interrupted"
+    assert summary["reason"] == {"kind": "interrupted", "text": f"stopped by {signal.Signals(number).name}"}
+    assert "talweg resume" in " ".join(out.split())
+    checkpoint, _ = load_newest(run / "checkpoints")
+    assert 0 < checkpoint.facts["step"] < summary["steps"]
+    assert not (run / "model.safetensors").exists()  # the best weights are not known yet
+
+    assert command(capsys, *words, str(tmp_path / "whole"))[0] == 0
+    assert command(capsys, "resume", str(run))[0] == 0
+    assert not differences(run, run_in(tmp_path / "whole"))
+
+
+BAD = '''
+import torch
+from torch import nn
+
+from talweg import Task
+
+x = torch.randn(200, 6, generator=torch.Generator().manual_seed(0))
+y = x[:, :4].argmax(1)
+
+
+class Root(nn.Module):
+    """Becomes NaN when a weight before it has become negative enough, as a wrong formula in a layer does."""
+
+    def forward(self, x):
+        return torch.sqrt(x + 4.5)
+
+
+def rooted():
+    return nn.Sequential(nn.Linear(6, 16), Root(), nn.Linear(16, 4))
+
+
+def plain():
+    return nn.Sequential(nn.Linear(6, 16), nn.ReLU(), nn.Linear(16, 4))
+
+
+def normed():
+    return nn.Sequential(nn.Linear(6, 16), nn.BatchNorm1d(16), nn.ReLU(), nn.Linear(16, 16), nn.BatchNorm1d(16),
+                         nn.Linear(16, 4))
+
+
+root = Task(name="root", model=rooted, train=(x, y), validation=(x, y), metrics=("accuracy",))
+huge = Task(name="huge", model=plain, train=(x, y), validation=(x, y), metrics=("accuracy",))
+norm = Task(name="norm", model=normed, train=(x, y), validation=(x, y), metrics=("accuracy",))
+blind = Task(name="blind", model=normed, train=(x, y))
+'''
+
+# The task, its settings, and the place that is named.
+NON_FINITE = {
+    "root": ("--optimizer adamw --lr 0.05 --epochs 40", "first in the output of layer '1' (Root)"),
+    "huge": ("--optimizer sgd --lr 1e15 --schedule constant --epochs 10", "layer '"),
+    "norm": ("--optimizer sgd --lr 1e18 --schedule constant --epochs 10", "'4"),
+    "blind": ("--optimizer sgd --lr 1e18 --schedule constant --epochs 10", "'4"),
+}
+
+
+@pytest.mark.parametrize("task", NON_FINITE)
+def test_a_loss_that_is_not_finite_ends_the_run_before_the_update(
+    task: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "bad.py").write_text(BAD)
+    settings, place = NON_FINITE[task]
+    words = ["train", f"{tmp_path}/bad.py:{task}", *settings.split(), "--batch", "20", "--out", str(tmp_path / "out")]
+    code, out, err = command(capsys, *words)
+    assert (code, err) == (1, "")
+    run = run_in(tmp_path / "out")
+    summary = Run.open(run).summary
+    assert (summary["status"], summary["reason"]["kind"]) == ("failed", "non_finite")
+    assert place in summary["reason"]["text"]
+    assert "that update was not done" in summary["reason"]["text"]
+    assert "lower the learning rate" in " ".join(out.split())
+    weights = load_weights(run / "model.safetensors")
+    assert all(bool(t.isfinite().all()) for t in weights.values())
+    checkpoint, damaged = load_newest(run / "checkpoints")
+    assert not damaged
+    assert not [name for name, t in checkpoint.tensors.items() if not bool(t.isfinite().all())]
+    update = int(re.search(r"of update (\d+) is", summary["reason"]["text"])[1])
+    assert checkpoint.facts["step"] == update - 1
+    rows = [json.loads(line) for line in (run / "history.jsonl").read_text().splitlines()]
+    assert [row["step"] for row in rows if row["kind"] == "train"] == list(range(1, update))
+
+
+def test_early_stopping_leaves_the_best_weights(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = "--optimizer lamb --lr 0.1 --epochs 60 --patience 6 --batch 20 --out".split()
+    code, _, _ = command(capsys, "train", f"{write_tasks(tmp_path)}:mlp", *words, str(tmp_path / "out"))
+    run = run_in(tmp_path / "out")
+    summary = Run.open(run).summary
+    assert (code, summary["status"], summary["reason"]["kind"]) == (0, "finished", "early_stop")
+    rows = [row for row in Run.open(run).history if row["kind"] == "validation"]
+    best = max(rows, key=lambda row: (row["accuracy"], -row["loss"]))
+    assert summary["best"] == {name: best[name] for name in ("step", "epoch", "loss", "accuracy")}
+    assert rows[-1]["epoch"] == best["epoch"] + 6 < 60
+    assert rows[-1]["accuracy"] < best["accuracy"]  # else it would not matter which weights are kept
+    code, out, _ = command(capsys, "evaluate", str(run))
+    assert code == 0
+    assert out == f"validation: loss {best['loss']:.6g}  accuracy {best['accuracy']:.6g}\n"
+    assert verbs.evaluate(run) == {name: best[name] for name in ("loss", "accuracy")}
