@@ -180,7 +180,9 @@ def measure(report: Report, name: str, shapes: Shapes, repetitions: int, calls: 
             try:
                 contestants |= make(groups)
             except ImportError as error:
-                report.skip(make.__name__.removesuffix("_peers"), f"not installed ({error}); pip install 'talweg[peers]'")
+                report.skip(
+                    make.__name__.removesuffix("_peers"), f"not installed ({error}); pip install 'talweg[peers]'"
+                )
     times = interleave(contestants, repetitions, calls=calls, clock=time.thread_time)  # type: ignore[arg-type]
 
     adamw = "torch fused adamw"
@@ -212,9 +214,9 @@ def main() -> None:
     with warnings.catch_warnings(record=True) as said:
         warnings.simplefilter("always", UserWarning)
         for name, shapes, repetitions, calls in (
-            ("mlp", mlp(), 21 if options.quick else 101, 200),
-            ("resnet56", resnet56(), 11 if options.quick else 41, 5),
-            ("resnet50", resnet50(), 7 if options.quick else 21, 1),
+            ("mlp", mlp(), 15 if options.quick else 101, 200),
+            ("resnet56", resnet56(), 9 if options.quick else 41, 4),
+            ("resnet50", resnet50(), 5 if options.quick else 21, 1),
         ):
             measure(report, name, shapes, repetitions, calls)
             gc.collect()

@@ -13,11 +13,14 @@ from __future__ import annotations
 
 import argparse
 import json
+import multiprocessing
 import statistics
 import sys
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from multiprocessing.connection import Connection
+from typing import Any
 
 import torch
 
@@ -71,6 +74,50 @@ def interleave(
             said = [seconds for seconds in own if seconds is not None]
             times[name].append(statistics.fmean(said) if said else elapsed)
     return times
+
+
+class Apart:
+    """A contestant in a process of its own: its threads, memory allocator and loader workers do not touch the others'.
+
+    `make(*settings)` runs there and returns a function; calling the object calls that function there and waits.
+    """
+
+    def __init__(self, make: Callable[..., Callable[..., Any]], *settings: Any) -> None:
+        context = multiprocessing.get_context("spawn")
+        self._pipe, theirs = context.Pipe()
+        self._process = context.Process(target=_serve, args=(theirs, make, settings))
+        self._process.start()
+        theirs.close()
+
+    def __call__(self, *what: Any) -> Any:
+        """The function's answer to `what`; a failure there is raised here."""
+        self._pipe.send(what)
+        answer = self._pipe.recv()
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    def close(self) -> None:
+        """Ends the process."""
+        self._pipe.close()
+        self._process.join()
+
+
+def _serve(pipe: Connection, make: Callable[..., Callable[..., Any]], settings: tuple[Any, ...]) -> None:
+    try:
+        function = make(*settings)
+    except Exception as error:
+        pipe.send(error)
+        return
+    while True:
+        try:
+            what = pipe.recv()
+        except EOFError:
+            return
+        try:
+            pipe.send(function(*what))
+        except Exception as error:
+            pipe.send(error)
 
 
 def machine() -> str:

@@ -14,7 +14,6 @@ Takes about 6 s on one CPU thread. Source: J. Friedman, "Multivariate adaptive r
 import math
 
 import torch
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
 import talweg
@@ -45,12 +44,10 @@ def main() -> None:
     best = run.summary["best"]
     print(f"best validation loss {best['loss']:.2f} (the noise alone: 1.0), from epoch {best['epoch']:.0f}")
 
-    model = task.model().eval()  # the best weights, in a model of your own
-    model.load_state_dict(load_file(run.path("model.safetensors")))
-    mean, std = (torch.tensor(run.summary["normalize"][name]) for name in ("mean", "std"))
+    model = talweg.load_model(run.folder, task)  # the best weights; it standardises new data as the training data were
     x = torch.full((1, 10), 0.5)
-    with torch.no_grad():  # new data are standardised as the training data were
-        predicted = model((x - mean) / std)
+    with torch.no_grad():
+        predicted = model(x)
     print(f"at x = (0.5, 0.5, ...): predicted {predicted.item():.2f}, true {friedman(x).item():.2f}")
 
 

@@ -10,22 +10,18 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any
 
 import pytest
-
-from talweg import Run, verbs
-from talweg.checkpoint import load_newest, load_weights
-from talweg.cli import main
+import torch
+from tests.helpers.commands import command
 from tests.helpers.runs import differences, environment, run_in, write_tasks
 
-
-def command(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, str, str]:
-    """Exit code, output and errors of a command in this process."""
-    with pytest.raises(SystemExit) as end:
-        main(words)
-    printed = capsys.readouterr()
-    return int(end.value.code or 0), printed.out, printed.err
+from talweg import Layout, Recipe, Run, StopKind, Training, Weights, verbs
+from talweg.buffers import Kept
+from talweg.checkpoint import load_newest, load_weights
+from talweg.optimizers import SGD
+from talweg.schedules import Constant
+from talweg.tasks import TaskSource, load_task
 
 
 def start(out: Path, *words: str) -> subprocess.Popen[str]:
@@ -54,9 +50,7 @@ SIGNALS = {
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", SIGNALS)
-def test_a_signal_ends_the_run_in_order_and_resume_leaves_no_trace(
-    name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_signal_ends_the_run_in_order_and_resume_leaves_no_trace(name: str, tmp_path: Path) -> None:
     number, kill, settings = SIGNALS[name]
     task, *words = settings.split()
     words = ["train", f"{write_tasks(tmp_path)}:{task}", *words, "--batch", "16", "--out"]
@@ -73,8 +67,8 @@ def test_a_signal_ends_the_run_in_order_and_resume_leaves_no_trace(
     assert 0 < checkpoint.facts["step"] < summary["steps"]
     assert not (run / "model.safetensors").exists()  # the best weights are not known yet
 
-    assert command(capsys, *words, str(tmp_path / "whole"))[0] == 0
-    assert command(capsys, "resume", str(run))[0] == 0
+    assert command(*words, str(tmp_path / "whole")) == 0
+    assert command("resume", str(run)) == 0
     assert not differences(run, run_in(tmp_path / "whole"))
 
 
@@ -130,14 +124,15 @@ def test_a_loss_that_is_not_finite_ends_the_run_before_the_update(
     (tmp_path / "bad.py").write_text(BAD)
     settings, place = NON_FINITE[task]
     words = ["train", f"{tmp_path}/bad.py:{task}", *settings.split(), "--batch", "20", "--out", str(tmp_path / "out")]
-    code, out, err = command(capsys, *words)
-    assert (code, err) == (1, "")
+    assert command(*words) == 1
+    printed = capsys.readouterr()
+    assert printed.err == ""
     run = run_in(tmp_path / "out")
     summary = Run.open(run).summary
     assert (summary["status"], summary["reason"]["kind"]) == ("failed", "non_finite")
     assert place in summary["reason"]["text"]
     assert "that update was not done" in summary["reason"]["text"]
-    assert "lower the learning rate" in " ".join(out.split())
+    assert "lower the learning rate" in " ".join(printed.out.split())
     weights = load_weights(run / "model.safetensors")
     assert all(bool(t.isfinite().all()) for t in weights.values())
     checkpoint, damaged = load_newest(run / "checkpoints")
@@ -149,9 +144,25 @@ def test_a_loss_that_is_not_finite_ends_the_run_before_the_update(
     assert [row["step"] for row in rows if row["kind"] == "train"] == list(range(1, update))
 
 
+def test_where_the_host_does_not_wait_for_the_loss_statistics_stay_finite_too(tmp_path: Path) -> None:
+    """As on an accelerator, where passes go on until the host looks at the losses; the tensors stay on the CPU."""
+    (tmp_path / "bad.py").write_text(BAD)
+    loaded = load_task(TaskSource(name=f"{tmp_path}/bad.py:norm"))
+    recipe = Recipe(batch=20, optimizer=SGD(lr=1e18), schedule=Constant(), weights=Weights(ema=0.9))
+    training = Training(loaded.task, recipe, Layout(device="cpu"))
+    training._halt = torch.zeros(())
+    training._kept = Kept(training.module, training.built.ema.vectors().values())
+    for _ in training:
+        pass
+    assert training.stop.kind is StopKind.NON_FINITE
+    tensors, facts = training.state()
+    assert facts["step"] == 1
+    assert not [name for name, t in tensors.items() if not bool(t.isfinite().all())]
+
+
 def test_early_stopping_leaves_the_best_weights(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    words = "--optimizer lamb --lr 0.1 --epochs 60 --patience 6 --batch 20 --out".split()
-    code, _, _ = command(capsys, "train", f"{write_tasks(tmp_path)}:mlp", *words, str(tmp_path / "out"))
+    words = ["--optimizer", "lamb", "--lr", "0.1", "--epochs", "60", "--patience", "6", "--batch", "20", "--out"]
+    code = command("train", f"{write_tasks(tmp_path)}:mlp", *words, str(tmp_path / "out"))
     run = run_in(tmp_path / "out")
     summary = Run.open(run).summary
     assert (code, summary["status"], summary["reason"]["kind"]) == (0, "finished", "early_stop")
@@ -160,7 +171,7 @@ def test_early_stopping_leaves_the_best_weights(tmp_path: Path, capsys: pytest.C
     assert summary["best"] == {name: best[name] for name in ("step", "epoch", "loss", "accuracy")}
     assert rows[-1]["epoch"] == best["epoch"] + 6 < 60
     assert rows[-1]["accuracy"] < best["accuracy"]  # else it would not matter which weights are kept
-    code, out, _ = command(capsys, "evaluate", str(run))
-    assert code == 0
-    assert out == f"validation: loss {best['loss']:.6g}  accuracy {best['accuracy']:.6g}\n"
+    capsys.readouterr()
+    assert command("evaluate", str(run)) == 0
+    assert capsys.readouterr().out == f"validation: loss {best['loss']:.6g}  accuracy {best['accuracy']:.6g}\n"
     assert verbs.evaluate(run) == {name: best[name] for name in ("loss", "accuracy")}

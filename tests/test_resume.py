@@ -15,10 +15,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.helpers.commands import command, contents, flip, undrawn
 from tests.helpers.runs import differences, environment, run_in, write_tasks
 
 from talweg import Run, verbs
-from talweg.cli import main
 from talweg.errors import UserError
 
 KILLS = 50
@@ -101,23 +101,6 @@ def ending(function: Callable[..., Any], times: int) -> Callable[..., Any]:
     return counted
 
 
-def nothing(*arguments: Any, **options: Any) -> None:
-    """Draws no picture: most of a second."""
-
-
-@pytest.fixture
-def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(verbs, "plot_curves", nothing)
-    monkeypatch.setattr(verbs, "write_page", nothing)
-
-
-def command(*words: str) -> int:
-    """The exit code of a command in this process."""
-    with pytest.raises(SystemExit) as end:
-        main(words)
-    return int(end.value.code or 0)
-
-
 def train(*words: str) -> Path:
     """The folder of a run that is made in `words[-1]`."""
     assert command("train", *words) == 0
@@ -131,12 +114,13 @@ def newest_step(out: Path) -> int:
     return max((int(path.stem[5:]) for path in out.glob("*/checkpoints/step-*.json")), default=0)
 
 
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    undrawn(monkeypatch)
+
+
 def copy_of(run: Path, folder: Path) -> Path:
     return Path(shutil.copytree(run, folder / run.name))
-
-
-def contents(folder: Path) -> dict[str, bytes]:
-    return {str(path): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
 @pytest.fixture(scope="module")
@@ -202,7 +186,7 @@ def test_kills_inside_the_writing_of_files_leave_no_trace(
 
 
 @pytest.mark.slow
-def test_kills_of_the_command_itself_leave_no_trace(tmp_path: Path, undrawn: None) -> None:
+def test_kills_of_the_command_itself_leave_no_trace(tmp_path: Path, quick: None) -> None:
     words = f"{write_tasks(tmp_path)}:mlp --epochs 60 --batch 16 --ema 0.98 --quiet --out".split()
     whole = train(*words, str(tmp_path / "whole"))
     killed = tmp_path / "killed"
@@ -216,12 +200,6 @@ def test_kills_of_the_command_itself_leave_no_trace(tmp_path: Path, undrawn: Non
         assert process.wait() == KILLED
     verbs.resume(run_in(killed), quiet=True)
     assert not differences(run_in(killed), whole)
-
-
-def flip(path: Path, at: int) -> None:
-    data = bytearray(path.read_bytes())
-    data[at] ^= 1
-    path.write_bytes(data)
 
 
 def cut(path: Path) -> None:
@@ -260,8 +238,7 @@ def pair(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     folder = tmp_path_factory.mktemp("pair")
     words = f"{write_tasks(folder)}:mlp --epochs 6 --batch 16 --ema 0.9 --quiet --out".split()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(verbs, "plot_curves", nothing)
-        patch.setattr(verbs, "write_page", nothing)
+        undrawn(patch)
         whole = train(*words, str(folder / "whole"))
         patch.setattr(verbs, "save_checkpoint", ending(verbs.save_checkpoint, times=3))
         with pytest.raises(End):
@@ -271,7 +248,7 @@ def pair(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
 
 @pytest.mark.parametrize("what", DAMAGES)
 def test_a_damaged_checkpoint_costs_steps_never_the_run(
-    what: str, pair: tuple[Path, Path], tmp_path: Path, undrawn: None, capsys: pytest.CaptureFixture[str]
+    what: str, pair: tuple[Path, Path], tmp_path: Path, quick: None, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run, (damage, said) = copy_of(pair[0], tmp_path), DAMAGES[what]
     damage(run / "checkpoints" / "step-00000075.json")
@@ -283,7 +260,7 @@ def test_a_damaged_checkpoint_costs_steps_never_the_run(
     assert not differences(run, pair[1])
 
 
-def test_without_any_whole_checkpoint_nothing_is_lost(pair: tuple[Path, Path], tmp_path: Path, undrawn: None) -> None:
+def test_without_any_whole_checkpoint_nothing_is_lost(pair: tuple[Path, Path], tmp_path: Path, quick: None) -> None:
     run = copy_of(pair[0], tmp_path)
     for path in (run / "checkpoints").glob("*.safetensors"):
         flip(path, -1)
@@ -297,7 +274,7 @@ def test_without_any_whole_checkpoint_nothing_is_lost(pair: tuple[Path, Path], t
 
 
 def test_a_damaged_history_is_said_and_costs_its_rows_only(
-    pair: tuple[Path, Path], tmp_path: Path, undrawn: None, capsys: pytest.CaptureFixture[str]
+    pair: tuple[Path, Path], tmp_path: Path, quick: None, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run = copy_of(pair[0], tmp_path)
     lines = (run / "history.jsonl").read_text().splitlines(keepends=True)
@@ -308,7 +285,7 @@ def test_a_damaged_history_is_said_and_costs_its_rows_only(
     assert (run / "model.safetensors").read_bytes() == (pair[1] / "model.safetensors").read_bytes()
 
 
-def test_the_reasons_of_decisions_outlive_a_resume(pair: tuple[Path, Path], tmp_path: Path, undrawn: None) -> None:
+def test_the_reasons_of_decisions_outlive_a_resume(pair: tuple[Path, Path], tmp_path: Path, quick: None) -> None:
     run = copy_of(pair[0], tmp_path)
     verbs.resume(run, quiet=True)
     assert Run.open(run).summary["decisions"] == Run.open(pair[0]).summary["decisions"]

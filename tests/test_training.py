@@ -5,75 +5,13 @@ import math
 import numpy as np
 import pytest
 import torch
+from tests.helpers.trainings import BN_TASK, ONE, TASKS, assert_bit_equal, assert_equal, digits, rows, run
 from torch import Tensor, nn
 
-from talweg import Layout, Metric, Recipe, Samples, StopKind, Task, Training, UserError, Weights
-from talweg.data import load_digits
-from talweg.nn.models import gpt, lstm_classifier, mlp, resnet8
+from talweg import Layout, Recipe, Samples, Task, Training, UserError, Weights
+from talweg.nn.models import mlp
 from talweg.optimizers import LAMB, LARS, RULES, SGD, AdamW, Rule
 from talweg.schedules import Constant, Cosine
-
-ONE = Layout(device="cpu", threads=1, compile="off")
-TOLERANCE = 1e-10
-
-
-def rows(n: int = 50, features: int = 6, classes: int = 4) -> tuple[Tensor, Tensor]:
-    x = torch.randn(n, features, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
-    return x, (x[:, :classes]).argmax(1)
-
-
-def tokens(n: int = 26, length: int = 7, vocabulary: int = 11) -> tuple[Tensor, Tensor]:
-    x = torch.randint(vocabulary, (n, length + 1), generator=torch.Generator().manual_seed(2))
-    return x[:, :-1].contiguous(), x[:, 1:].contiguous()
-
-
-def group_norm_net() -> nn.Module:
-    return nn.Sequential(
-        nn.Conv2d(1, 8, 3, padding=1),
-        nn.GroupNorm(2, 8),
-        nn.ReLU(),
-        nn.AdaptiveAvgPool2d(2),
-        nn.Flatten(),
-        nn.Linear(32, 10),
-    )
-
-
-def digits(n: int = 70) -> tuple[Tensor, Tensor]:
-    train = load_digits().train
-    return train.x[:n], train.y[:n]
-
-
-TASKS = {
-    "mlp": lambda: Task(name="mlp", model=lambda: mlp(6, 4, hidden=(16,)), train=rows(), metrics=("accuracy",)),
-    "conv": lambda: Task(name="conv", model=group_norm_net, train=digits(), metrics=("accuracy",)),
-    "lstm": lambda: Task(
-        name="lstm", model=lambda: lstm_classifier(11, 4, width=8), train=(tokens()[0], tokens()[0][:, 0] % 4)
-    ),
-    "gpt": lambda: Task(name="gpt", model=lambda: gpt(11, context=7, width=16, heads=2, layers=1), train=tokens()),
-}
-BN_TASK = Task(name="bn", model=lambda: resnet8(1, 10), train=digits(200), validation=digits(90), metrics=("accuracy",))
-
-
-def run(task: Task, layout: Layout = ONE, steps: int = 10, **recipe: object) -> tuple[list[float], Tensor]:
-    """The losses of the first steps and θ after them."""
-    settings = {"batch": 16, "epochs": 20, "precision": "float64", "weights": Weights(initialize="kaiming_normal")}
-    training = Training(task, Recipe(**{**settings, **recipe}), layout)
-    losses = []
-    for step in training:
-        losses.append(float(step.loss))
-        if len(losses) == steps:
-            break
-    return losses, training.theta.value.clone()
-
-
-def assert_equal(one: tuple[list[float], Tensor], other: tuple[list[float], Tensor]) -> None:
-    np.testing.assert_allclose(one[0], other[0], rtol=TOLERANCE, atol=0)
-    assert ((one[1] - other[1]).norm() / one[1].norm()).item() <= TOLERANCE
-
-
-def assert_bit_equal(one: tuple[list[float], Tensor], other: tuple[list[float], Tensor]) -> None:
-    assert one[0] == other[0]
-    assert torch.equal(one[1], other[1])
 
 
 @pytest.mark.parametrize(
@@ -265,125 +203,6 @@ def test_clipping_bounds_the_norm_of_the_update() -> None:
         assert moved <= clip
 
 
-class Rising(nn.Module):
-    """Its accuracy rises and falls with the number of updates: best is known beforehand."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.w = nn.Parameter(torch.zeros(1, 1))
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.w.expand(len(x), 1)
-
-
-def rising(patience: float, epochs: float = 12) -> Training:
-    """w rises by 1 an update (one an epoch); the metric is best at w = 4."""
-    closeness = Metric("closeness", lambda output, target: -(output - 4.0).abs())
-    x = torch.zeros(8, 1)
-    task = Task(
-        name="rising", model=Rising, train=(x, x), validation=(x, x), metrics=(closeness,), normalize="scale",
-        loss=lambda output, target: -output.mean(),
-    )  # fmt: skip
-    recipe = Recipe(
-        batch=8,
-        epochs=epochs,
-        patience=patience,
-        optimizer=SGD(lr=1.0, momentum=0.0, weight_decay=0.0),
-        schedule=Constant(),
-    )
-    return Training(task, recipe, ONE)
-
-
-def test_the_best_is_kept() -> None:
-    """Invariant 7."""
-    training = rising(patience=0)
-    marks = [step.is_best for step in training]
-    assert marks == [True] * 4 + [False] * 8
-    assert training.best is not None
-    assert training.best["step"] == 4
-    assert training.theta["w"].item() == 4.0
-    assert training.stop is not None
-    assert training.stop.kind is StopKind.COMPLETED
-
-
-def test_early_stopping_says_why_and_returns_the_best() -> None:
-    training = rising(patience=3)
-    assert len(list(training)) == 7
-    assert training.stop is not None
-    assert training.stop.kind is StopKind.EARLY
-    assert "closeness" in training.stop.text
-    assert "3 epochs" in training.stop.text
-    assert training.theta["w"].item() == 4.0
-
-
-def test_without_validation_the_last_weights_are_kept() -> None:
-    training = Training(TASKS["mlp"](), Recipe(batch=16, epochs=2, weights=Weights(ema=0.5)), ONE)
-    for _ in training:
-        last = training.theta.value.clone()
-    assert training.best is None
-    assert training.built.ema is not None
-    assert torch.equal(training.theta.value, training.built.ema.vectors()["value"])
-    assert not torch.equal(training.theta.value, last)
-
-
-class Explodes(nn.Module):
-    """Gives an infinity from the batch on in which a sample is larger than 2."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.first, self.second = nn.Linear(6, 8), nn.Linear(8, 4)
-
-    def forward(self, x: Tensor) -> Tensor:
-        h = self.first(x)
-        return self.second(h / 0.0 if x.max() > 2.0 else h)
-
-
-def test_non_finite_loss_stops_before_the_update_and_names_the_layer() -> None:
-    x, y = rows(64)
-    x = x.clamp(-1.9, 1.9)
-    x[40, 2] = 3.0  # sample 40 is in the third batch of 16
-    task = Task(name="t", model=Explodes, train=(x, y), normalize="scale")
-    training = Training(task, Recipe(batch=16, samples=Samples(order="sequential")), ONE)
-    steps = [(step.index, training.theta.value.clone()) for step in training]
-    assert [index for index, _ in steps] == [1, 2]
-    assert training.stop is not None
-    assert training.stop.kind is StopKind.NON_FINITE
-    assert "update 3" in training.stop.text
-    assert "'second' (Linear)" in training.stop.text
-    assert torch.equal(training.theta.value, steps[-1][1])
-
-
-@pytest.mark.parametrize("clip", [0.0, 1.0])
-def test_non_finite_gradient_stops_too(clip: float) -> None:
-    """√|w| has an infinite slope at 0: the loss is finite, its gradient is not."""
-
-    class Kink(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.w = nn.Parameter(torch.zeros(1))
-
-        def forward(self, x: Tensor) -> Tensor:
-            return (self.w.abs() + 0 * x).sqrt()
-
-    x = torch.ones(8, 1)
-    task = Task(name="t", model=Kink, train=(x, x), loss="mse", normalize="scale")
-    training = Training(task, Recipe(batch=8, epochs=2, clip=clip), ONE)
-    assert list(training) == []
-    assert training.stop is not None
-    assert training.stop.kind is StopKind.NON_FINITE
-    assert "the gradient of update 1 is not finite (first in the gradient of 'w'" in training.stop.text
-    assert bool(training.theta.value.isfinite().all())
-
-
-def test_stop_request_ends_after_the_update() -> None:
-    training = Training(TASKS["mlp"](), Recipe(batch=16, epochs=4), ONE)
-    for step in training:
-        if step.index == 3:
-            training.request_stop("enough")
-    assert step.index == 4
-    assert training.stop == (StopKind.INTERRUPTED, "enough")
-
-
 def test_evaluation_counts_every_sample_once() -> None:
     """Invariant 5: whatever the size of its batches."""
     x, y = digits(90)
@@ -421,40 +240,6 @@ def test_history_has_a_bounded_number_of_rows() -> None:
     training = Training(task, Recipe(batch=1, epochs=63), ONE)
     losses = [float(step.loss) for step in training]
     every = math.ceil(len(losses) / 2000)
-    assert [row["loss"] for row in training.history.rows] == pytest.approx(
+    assert [row["loss"] for row in training.history.rows if row["kind"] == "train"] == pytest.approx(
         [sum(losses[i : i + every]) / every for i in range(0, len(losses) - every + 1, every)]
     )
-
-
-def without_host(training: Training) -> Training:
-    """The training as on an accelerator, where the host never waits for a loss; its tensors stay on the CPU."""
-    training._halt = torch.zeros(())
-    return training
-
-
-@pytest.mark.parametrize("rule", [SGD(lr=0.05), AdamW(lr=1e-3), LAMB(lr=1e-2)], ids=lambda r: type(r).__name__)
-def test_the_loop_without_host_is_the_same_loop(rule: Rule) -> None:
-    recipe = Recipe(batch=16, epochs=2, clip=1.0, optimizer=rule, weights=Weights(initialize="kaiming_normal"))
-    one, other = Training(BN_TASK, recipe, ONE), without_host(Training(BN_TASK, recipe, ONE))
-    losses = [[float(step.loss) for step in training] for training in (one, other)]
-    np.testing.assert_allclose(losses[0], losses[1], rtol=1e-5)
-    torch.testing.assert_close(one.theta.value, other.theta.value, rtol=1e-4, atol=1e-5)
-    assert len(one.history.rows) == len(other.history.rows)
-
-
-@pytest.mark.parametrize("name", RULES)
-def test_without_host_the_first_bad_update_is_not_done_either(name: str) -> None:
-    """It is found some updates later; until then a flag on the device keeps θ as it was."""
-    x, y = rows(64)
-    x = x.clamp(-1.9, 1.9)
-    x[40, 2] = 3.0
-    task = Task(name="t", model=Explodes, train=(x, y), normalize="scale")
-    recipe = Recipe(batch=16, samples=Samples(order="sequential"), optimizer=RULES[name](lr=0.01))
-    training = without_host(Training(task, recipe, ONE))
-    values = [training.theta.value.clone() for _ in training]
-    assert training.stop is not None
-    assert training.stop.kind is StopKind.NON_FINITE
-    assert "update 3" in training.stop.text
-    assert training.step == 2
-    assert torch.equal(training.theta.value, values[1])
-    assert bool(training.theta.value.isfinite().all())

@@ -3,9 +3,11 @@
 from talweg.data import Arrays
 from talweg.errors import UserError
 from talweg.layout import Layout
+from talweg.predictor import load_model
 from talweg.recipe import Recipe, Samples, Weights
 from talweg.run import Run
 from talweg.task import Metric, Task
+from talweg.tasks import load_task
 from talweg.theta import Theta
 from talweg.training import Step, Stop, StopKind, Training
 from talweg.verbs import evaluate, resume, train
@@ -28,6 +30,8 @@ __all__ = [
     "Weights",
     "__version__",
     "evaluate",
+    "load_model",
+    "load_task",
     "resume",
     "train",
 ]

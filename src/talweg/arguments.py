@@ -17,7 +17,7 @@ from talweg.errors import UserError, unknown
 from talweg.optimizers import RULES
 from talweg.recipe import Recipe
 from talweg.schedules import SCHEDULES
-from talweg.tasks import TASKS, built_in_recipe
+from talweg.tasks import TASKS, Loaded, TaskSource, built_in_recipe, load_task
 
 _UNKNOWN = "Unrecognized options: "
 
@@ -42,10 +42,14 @@ def run_command(name: str, command: Callable[..., Callable[[], int]], words: Seq
         if not end.code:  # --help
             return 0
         text = one_line(said.getvalue())
-        if text.startswith(_UNKNOWN):
-            with contextlib.suppress(SystemExit), contextlib.redirect_stdout(io.StringIO()) as page:
-                parse(["--help"])
-            text = unknown_option(text.removeprefix(_UNKNOWN), words, re.findall(r"--[a-z][a-z0-9-]*", page.getvalue()))
+        with contextlib.suppress(SystemExit), contextlib.redirect_stdout(io.StringIO()) as page:
+            parse(["--help"])
+        flags = re.findall(r"--[a-z][a-z0-9-]*", page.getvalue())
+        # The parser takes all that follows an unknown option for its value, and then misses what comes later.
+        options = [word.split("=")[0].replace("_", "-") for word in words if word.startswith("--")]
+        strange = [option for option in options if option not in flags]
+        if strange or text.startswith(_UNKNOWN):
+            text = unknown_option(", ".join(strange) or text.removeprefix(_UNKNOWN), words, flags)
         raise UserError(f"{text} (see talweg {name} --help)") from None
     return action()
 
@@ -57,8 +61,10 @@ def one_line(box: str) -> str:
         >>> print(one_line("╭─ Value error ──╮\\n│ Error parsing --batch: bad  │\\n│ ────── │\\n│ Argument helptext: │\\n"))
         --batch: bad
     """
-    lines = (line.strip("│ ").strip() for line in box.splitlines() if not line.startswith(("╭", "╰")))
-    words = itertools.takewhile(lambda line: not re.fullmatch("─+", line), lines)
+    lines = [line.strip("│ ").strip() for line in box.splitlines() if not line.startswith(("╭", "╰"))]
+    if not box.startswith("╭"):  # on an output that cannot show frames, the title is a line of its own, over a rule
+        lines = lines[2:]
+    words = itertools.takewhile(lambda line: not re.fullmatch("[─-]+", line), lines)
     text = re.sub(r"^Error parsing (settings[.\w]*: |layout: )?", "", " ".join(filter(None, words)))
     return re.sub(r"^Missing from talweg \w+: (\w+) (.*) \(required\)$", r"\1 is missing: \2", text)
 
@@ -98,11 +104,17 @@ def initials(flag: str) -> str:
     return "".join(word[0] for word in flag.strip("-").split("-") if word)
 
 
-def default_recipe(words: Sequence[str]) -> Recipe:
+def file_task(words: Sequence[str]) -> Loaded | None:
+    """The task of a Python file that `train` is asked for, loaded once: its recipe is needed before its flags."""
+    name = next((word for word in words if ".py:" in word and not word.startswith("-")), "")
+    return load_task(TaskSource(name=name, data=peek(words, "data"), model=peek(words, "model"))) if name else None
+
+
+def default_recipe(words: Sequence[str], own: Recipe | None = None) -> Recipe:
     """The recipe whose values the flags of `train` start from.
 
-    `--recipe FILE`, else the one of the built-in task, else `Recipe()`; then `--optimizer` and `--schedule`, when they
-    name another class than the recipe has, bring that class with its own defaults.
+    `--recipe FILE`, else the one of the task (`own`, of a file; or the built-in one), else `Recipe()`; then
+    `--optimizer` and `--schedule`, when they name another class than the recipe has, bring it with its own defaults.
     """
     path = peek(words, "recipe")
     texts = {f"--{flag}" for flag in ("data", "model", "recipe", "out")}  # a folder may be called like a task
@@ -112,7 +124,7 @@ def default_recipe(words: Sequence[str]) -> Recipe:
     if path:
         recipe = Recipe.read(Path(path))
     else:
-        recipe = built_in_recipe(task) if task else Recipe()
+        recipe = own or (built_in_recipe(task) if task else Recipe())
     changed = {}
     for kind, table in (("optimizer", RULES), ("schedule", SCHEDULES)):
         name = peek(words, kind)
@@ -121,6 +133,20 @@ def default_recipe(words: Sequence[str]) -> Recipe:
         if name and type(getattr(recipe, kind)) is not table[name]:
             changed[kind] = {"name": name}
     return Recipe.from_table({**recipe.to_table(), **changed}) if changed else recipe
+
+
+def positional(words: Sequence[str]) -> str:
+    """The first word that is neither a flag nor the value of one, or ""; for commands whose only switch is --quiet.
+
+    Example:
+        >>> positional(["--device", "cpu", "--quiet", "runs/digits-1"])
+        'runs/digits-1'
+    """
+    for word, before in zip(words, ["", *words], strict=False):
+        takes_value = before.startswith("--") and "=" not in before and before not in ("--quiet", "--no-quiet")
+        if not word.startswith("-") and not takes_value:
+            return word
+    return ""
 
 
 def peek(words: Sequence[str], flag: str) -> str:

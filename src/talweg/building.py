@@ -13,16 +13,17 @@ from torch.utils.data import TensorDataset
 from talweg.averaging import EMA
 from talweg.data import Arrays, Order, Scale, Source, Standardize, as_source, augmentation, check_labels, place
 from talweg.device import Decision, choose_device, choose_precision
-from talweg.engine import OneDevice, Window, explained, loss_sums
+from talweg.engine import OneDevice, Window, explained, loss_sums, told
 from talweg.errors import UserError
+from talweg.evaluating import metric_sums
 from talweg.feed import Feed, identity, prepared_once
 from talweg.initialize import initialize, zero_gamma
 from talweg.layout import Layout
 from talweg.measuring import choose_compile, choose_threads, untouched
+from talweg.memory import keep_freed_memory
 from talweg.optimizers import Rule, Update
 from talweg.randomness import key
 from talweg.recipe import Recipe
-from talweg.schedules import Schedule
 from talweg.task import Metric, Task, class_dim
 from talweg.theta import Theta
 
@@ -45,7 +46,6 @@ class Built:
     engine: OneDevice
     rule: Rule
     update: Update
-    schedule: Schedule
     ema: EMA | None
     train: Feed
     validation: Feed | None
@@ -66,6 +66,10 @@ def build(task: Task, recipe: Recipe, layout: Layout, decided: Mapping[str, str]
         UserError: the three do not fit together.
     """
     device, device_choice = choose_device(layout.device)
+    if layout.compile == "reduce-overhead" and device.type != "cuda":
+        raise UserError(
+            f"compile='reduce-overhead' needs CUDA graphs, which {device} does not have: use 'on' or 'auto'"
+        )
     precision, precision_choice = choose_precision(decided.get("precision", recipe.precision), device)
     decisions = [device_choice, precision_choice]
     dtype = torch.float64 if precision == "float64" else torch.float32
@@ -88,6 +92,10 @@ def build(task: Task, recipe: Recipe, layout: Layout, decided: Mapping[str, str]
     if len(train) < recipe.batch:
         decisions.append(Decision("batch", str(len(train)), f"there are only {len(train)} training samples"))
     validation = None
+    if recipe.patience and task.validation is None:
+        raise UserError(
+            f"patience={recipe.patience:g} has no effect without validation data: give some, or leave it out"
+        )
     if task.validation is not None:
         source = open_source(task.validation, "validation", layout)
         probe(task, module, normalizer, source, device, "validation")
@@ -100,6 +108,8 @@ def build(task: Task, recipe: Recipe, layout: Layout, decided: Mapping[str, str]
         return next(feed.windows(0, 1))
 
     if device.type == "cpu":
+        kept = keep_freed_memory()
+        decisions += [kept] if kept else []
         decisions.append(choose_threads(layout.threads or int(decided.get("threads", 0)), engine, one_window))
     wanted = layout.compile if layout.compile != "auto" else decided.get("compile", "auto")
     decisions.append(choose_compile(wanted, engine, one_window, total))
@@ -110,7 +120,6 @@ def build(task: Task, recipe: Recipe, layout: Layout, decided: Mapping[str, str]
         engine=engine,
         rule=recipe.optimizer,
         update=Update(theta, recipe.optimizer),
-        schedule=recipe.schedule,
         ema=EMA(theta, module, decay=recipe.weights.ema) if recipe.weights.ema else None,
         train=feed,
         validation=validation,
@@ -131,15 +140,22 @@ def make_model(task: Task, recipe: Recipe) -> tuple[nn.Module, Decision]:
     """A fresh model with the initial weights of the recipe, on the CPU, and how they were drawn."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(key(recipe.seed, "model"))
-        module = task.model()
+        try:
+            module = task.model()
+        except UserError:
+            raise
+        except Exception as error:
+            raise UserError(f"the model factory of task {task.name!r} failed{told(error)}") from error
     if not isinstance(module, nn.Module):
-        raise UserError(f"the model factory of task {task.name!r} returned {type(module).__name__}, not an nn.Module")
+        raise UserError(
+            f"the model factory of task {task.name!r} returned {type(module).__name__}: it must return an nn.Module"
+        )
     scheme = recipe.weights.initialize
     drawn = initialize(module, scheme, recipe.seed)
-    if scheme == "model":
-        return module, Decision("weights", "model", "the model's own initial values, built under the recipe's seed")
     count = sum(d.scheme == scheme for d in drawn.values())
     why = f"{count} of {len(drawn)} parameters drawn by (seed, name), the others constant"
+    if scheme == "model":
+        why = "the model's own initial values, built under the recipe's seed"
     if recipe.weights.zero_gamma:
         why += f"; {len(zero_gamma(module))} residual blocks start as the identity"
     return module, Decision("weights", scheme, why)
@@ -186,18 +202,18 @@ def probe(
 ) -> None:
     """Passes the first samples through model, loss and metrics, so that a mistake shows before the training starts."""
     x, y = first_samples(source)
-    x, y = normalizer(x.to(device)), y.to(device)
-    with untouched(module), torch.no_grad():
-        module.eval()
-        try:
+    try:
+        x, y = normalizer(x.to(device)), y.to(device)
+        with untouched(module), torch.no_grad():
+            module.eval()
             output = module(x)
-        except Exception as error:
-            raise explained(error, x) from error
-        if task.loss == "cross_entropy" and isinstance(source, Arrays):
-            check_labels(source.y, output.shape[class_dim(output, y)], name)
-        loss_sums(task.loss_function(output, y), x.shape[0])
-        for metric in task.metric_functions:
-            metric.function(output, y)
+            if task.loss == "cross_entropy" and isinstance(source, Arrays):
+                check_labels(source.y, output.shape[class_dim(output, y)], name)
+            loss_sums(task.loss_function(output, y), x.shape[0])
+            for metric in task.metric_functions:
+                metric_sums(metric, output, y, x)
+    except Exception as error:
+        raise UserError(f"{name}: {str(explained(error, x)).removeprefix(f'{name}: ')}") from error
 
 
 def refuse_split_statistics(module: nn.Module, recipe: Recipe, layout: Layout) -> None:

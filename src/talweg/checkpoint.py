@@ -156,6 +156,7 @@ def cannot_write(path: Path, error: OSError) -> UserError:
         errno.EDQUOT: "the disk quota is used up",
         errno.EACCES: "permission denied",
         errno.EROFS: "the file system is read-only",
+        errno.EEXIST: "something that is no folder is in its place",
     }.get(error.errno or 0, error.strerror or str(error))
     return UserError(
         f"cannot write {path}: {reason}; what was saved before is untouched, choose another place with --out"

@@ -2,6 +2,7 @@
 
 # No "from __future__ import annotations" here: tyro reads the annotations of functions made inside functions.
 
+import io
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -11,7 +12,7 @@ from typing import Annotated, Literal
 from tyro.conf import Positional, arg
 
 from talweg import verbs
-from talweg.arguments import default_recipe, name_of, run_command
+from talweg.arguments import default_recipe, file_task, name_of, positional, run_command
 from talweg.errors import UserError, unknown
 from talweg.layout import Layout
 from talweg.optimizers import RULES
@@ -31,7 +32,8 @@ Action = Callable[[], int]
 
 def train(words: Sequence[str]) -> int:
     """train a task; leaves a run folder with the best weights, curves and a verdict"""
-    default = default_recipe(words)
+    loaded = file_task(words)
+    default = default_recipe(words, loaded.recipe if loaded else None)
     optimizers, schedules = Literal[tuple(sorted(RULES))], Literal[tuple(sorted(SCHEDULES))]
 
     def command(
@@ -61,7 +63,7 @@ def train(words: Sequence[str]) -> int:
             quiet: print nothing
         """
         source = TaskSource(name=task, data=data, model=model)
-        return lambda: _code(verbs.train(source, settings, layout, out=out, quiet=quiet))
+        return lambda: _code(verbs.train(loaded or source, settings, layout, out=out, quiet=quiet))
 
     return run_command("train", command, words)
 
@@ -69,7 +71,7 @@ def train(words: Sequence[str]) -> int:
 def resume(words: Sequence[str]) -> int:
     """go on with a run that was stopped or killed, as if it had never stopped"""
 
-    folder = next((word for word in words if not word.startswith("-")), "")
+    folder = positional(words)
     default = Run.open(folder).layout if folder else Layout()
 
     def command(run: RunFolder, layout: Layout = default, quiet: bool = False) -> Action:
@@ -108,7 +110,7 @@ def evaluate(words: Sequence[str]) -> int:
 
 def schedule(words: Sequence[str]) -> int:
     """draw a learning-rate schedule before training with it"""
-    name = next((word for word in words if not word.startswith("-")), "cosine")
+    name = positional(words) or "cosine"
     if name not in SCHEDULES:
         raise unknown("schedule", name, SCHEDULES)
     default = SCHEDULES[name]()
@@ -172,8 +174,13 @@ COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
 def main(arguments: Sequence[str] | None = None) -> None:
     """The `talweg` command: a mistake is one line and exit code 2, no traceback (TALWEG_TRACEBACK=1 shows it)."""
     words = list(sys.argv[1:] if arguments is None else arguments)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # where the output cannot hold an η, a ? stands for it
     try:
-        sys.exit(_run(words))
+        code = _run(words)
+        sys.stdout.flush()  # here, where a closed pipe is caught, not when the interpreter ends
+        sys.exit(code)
     except UserError as error:
         if os.environ.get("TALWEG_TRACEBACK"):
             raise

@@ -43,7 +43,7 @@ def choose_device(wanted: str) -> tuple[torch.device, Decision]:
     elif device.type == "mps":
         if not torch.backends.mps.is_available():
             raise UserError("device 'mps' is not there: this machine has no Apple GPU (device='auto' picks)")
-    elif device.type != "cpu":
+    elif device.type != "cpu" or device.index:
         raise UserError(f"device must be auto, cpu, cuda, cuda:<number> or mps, received {wanted!r}")
     return device, Decision("device", str(device), "as asked")
 

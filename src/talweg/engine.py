@@ -74,14 +74,14 @@ class OneDevice:
         for x, y in window:
             try:
                 found = self.forward(x, y)
+                if is_mean := isinstance(found, Tensor) and found.dim() == 0:
+                    part = found if x.shape[0] == samples else found * (x.shape[0] / samples)
+                else:  # sums and counts: the divisor is known at the window's end
+                    part, items = loss_sums(found, samples)
+                    count = items if total is None else count + items
+                part.backward()
             except Exception as error:
                 raise explained(error, x) from error
-            if is_mean := isinstance(found, Tensor) and found.dim() == 0:
-                part = found if x.shape[0] == samples else found * (x.shape[0] / samples)
-            else:  # sums and counts: the divisor is known at the window's end
-                part, items = loss_sums(found, samples)
-                count = items if total is None else count + items
-            part.backward()
             part = part.detach()
             if self.mode == "reduce-overhead":
                 part = part.clone()  # the next replay of the CUDA graph overwrites its outputs
@@ -103,8 +103,8 @@ class OneDevice:
             return self.loss(self.module(x), y)
 
 
-def explained(error: Exception, x: Tensor) -> UserError:
-    """A failure of the model or the loss in one line: what was fed, what torch said, and where in the user's code."""
+def explained(error: Exception, x: Tensor, what: str = "model or loss") -> UserError:
+    """A failure of the user's code on a batch in one line: what was fed, what torch said, and where it was."""
     if isinstance(error, UserError):
         return error
     if isinstance(error, torch.OutOfMemoryError):
@@ -112,13 +112,20 @@ def explained(error: Exception, x: Tensor) -> UserError:
             f"the device ran out of memory on {x.shape[0]} samples at once: set micro_batch to {max(1, x.shape[0] // 2)} "
             "or less (the result stays the same)"
         )
+    if "does not require grad" in str(error):
+        return UserError(
+            "the loss does not depend on the model's parameters: compute it from the output with torch operations, "
+            "without detach(), item() or numpy"
+        )
+    kind = str(x.dtype).removeprefix("torch.")
+    return UserError(f"{what} failed on a batch of shape {list(x.shape)}, {kind}{told(error)}")
+
+
+def told(error: Exception) -> str:
+    """What an error in the user's code says, in one line, and the last place in that code that it went through."""
     frames = [f for f in traceback.extract_tb(error.__traceback__) if not f.filename.startswith(_LIBRARIES)]
     place = f" ({frames[-1].filename}:{frames[-1].lineno})" if frames else ""
-    said = " ".join(str(error).split())
-    kind = str(x.dtype).removeprefix("torch.")
-    return UserError(
-        f"model or loss failed on a batch of shape {list(x.shape)}, {kind}{place}: {type(error).__name__}: {said}"
-    )
+    return f"{place}: {type(error).__name__}: {' '.join(str(error).split())}"
 
 
 def loss_sums(found: Any, samples: int) -> tuple[Tensor, Tensor | int]:
@@ -127,7 +134,7 @@ def loss_sums(found: Any, samples: int) -> tuple[Tensor, Tensor | int]:
     Raises:
         UserError: it is none of them.
     """
-    if isinstance(found, tuple) and len(found) == 2:
+    if isinstance(found, tuple) and len(found) == 2 and isinstance(found[0], Tensor):
         return found
     if isinstance(found, Tensor):
         return (found.sum(), found.numel()) if found.dim() else (found * samples, samples)

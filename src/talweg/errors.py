@@ -18,7 +18,7 @@ def unknown(kind: str, name: object, known: Iterable[str]) -> UserError:
         UserError("unknown optimizer 'adma': did you mean 'adam'? Known: adam, sgd")
     """
     names = sorted(known)
-    near = difflib.get_close_matches(str(name), names, n=1, cutoff=0.5)
+    near = difflib.get_close_matches(str(name).lower(), names, n=1, cutoff=0.5)
     hint = f"did you mean {near[0]!r}? " if near else ""
     return UserError(f"unknown {kind} {name!r}: {hint}Known: {', '.join(names)}")
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from talweg.engine import OneDevice, loss_sums
+from talweg.engine import OneDevice, explained, loss_sums
 from talweg.errors import UserError
 from talweg.task import Metric
 
@@ -36,15 +37,12 @@ def evaluate_module(
     try:
         with torch.no_grad(), engine.autocast():
             for x, y in batches:
-                output = module(x)
-                pairs = [loss_sums(engine.loss(output, y), x.shape[0])]
-                for metric in metrics:
-                    values = metric.function(output, y)
-                    if not isinstance(values, Tensor) or values.dim() == 0:
-                        raise UserError(
-                            f"metric {metric.name!r} must return one value an item (a tensor [B] or [B, ...])"
-                        )
-                    pairs.append((values.sum(), values.numel()))
+                try:
+                    output = module(x)
+                    pairs = [loss_sums(engine.loss(output, y), x.shape[0])]
+                except Exception as error:
+                    raise explained(error, x) from error
+                pairs += [metric_sums(metric, output, y, x) for metric in metrics]
                 wide = torch.float32 if x.device.type == "mps" else torch.float64
                 totals.append(torch.stack([s.detach().to(wide) for s, _ in pairs]))
                 counts = [n for _, n in pairs] if not counts else [a + b[1] for a, b in zip(counts, pairs, strict=True)]
@@ -55,3 +53,22 @@ def evaluate_module(
     sums = torch.stack(totals).sum(0).tolist()
     names = ["loss", *(metric.name for metric in metrics)]
     return {name: value / float(count) for name, value, count in zip(names, sums, counts, strict=True)}
+
+
+def metric_sums(metric: Metric, output: Any, target: Tensor, x: Tensor) -> tuple[Tensor, int]:
+    """(Σ values, their number) of a metric on one batch.
+
+    Raises:
+        UserError: the metric fails, or does not return one value an item.
+    """
+    try:
+        values = metric.function(output, target)
+    except Exception as error:
+        raise explained(error, x, f"metric {metric.name!r}") from error
+    if not isinstance(values, Tensor) or values.dim() == 0:
+        kind = "a mean" if isinstance(values, Tensor) else type(values).__name__
+        raise UserError(
+            f"metric {metric.name!r} must return one value an item, a tensor [B] or [B, ...], not {kind}: Talweg "
+            "takes the mean over all samples"
+        )
+    return values.sum(), values.numel()

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import tomllib
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 from talweg.data import AUGMENTATIONS, ORDERS
-from talweg.errors import require, unknown
+from talweg.errors import UserError, require, unknown
 from talweg.initialize import SCHEMES
 from talweg.optimizers import RULES, AdamW, Rule
 from talweg.schedules import SCHEDULES, Cosine, Schedule
@@ -87,10 +88,10 @@ class Recipe:
     def __post_init__(self) -> None:
         check_types(self)
         require(self.batch >= 1, "batch", self.batch, "at least 1")
-        require(0 < self.epochs < float("inf"), "epochs", self.epochs, "a positive number")
+        require(0 < self.epochs < math.inf, "epochs", self.epochs, "a positive number")
         require(0 <= self.seed < 2**63, "seed", self.seed, "a whole number of at least 0")
-        require(self.clip >= 0, "clip", self.clip, "positive, or 0 for no clipping")
-        require(self.patience >= 0, "patience", self.patience, "positive, or 0 to never stop early")
+        require(0 <= self.clip < math.inf, "clip", self.clip, "positive, or 0 for no clipping")
+        require(0 <= self.patience < math.inf, "patience", self.patience, "positive, or 0 to never stop early")
 
     def to_toml(self) -> str:
         """The recipe as TOML text, every value with its doc line."""
@@ -108,7 +109,10 @@ class Recipe:
     @classmethod
     def from_toml_text(cls, text: str) -> Recipe:
         """The recipe in TOML text (see `to_toml`)."""
-        return cls.from_table(tomllib.loads(text))
+        try:
+            return cls.from_table(tomllib.loads(text))
+        except tomllib.TOMLDecodeError as error:
+            raise UserError(f"the recipe is not valid TOML: {error}") from error
 
     @classmethod
     def read(cls, path: str | Path) -> Recipe:
@@ -117,4 +121,8 @@ class Recipe:
         Raises:
             UserError: the file cannot be read, is not TOML, or holds an unknown setting or a wrong value.
         """
-        return cls.from_table(read_toml(Path(path)))
+        table = read_toml(Path(path))
+        try:
+            return cls.from_table(table)
+        except UserError as error:
+            raise UserError(f"{path}: {error}") from error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -13,6 +14,8 @@ from talweg.errors import UserError
 from talweg.layout import Layout
 from talweg.recipe import Recipe
 from talweg.settings import from_table
+
+WEIGHTS, NORMALIZER = "model.safetensors", "normalize.safetensors"
 
 
 @dataclass(frozen=True)
@@ -26,6 +29,7 @@ class Run:
     | `summary.json` | task, layout, automatic decisions, best result, why it stopped, the verdict in words |
     | `checkpoints/` | the two newest states, to go on from |
     | `model.safetensors` | the best weights, under the names of the model's `state_dict` |
+    | `normalize.safetensors` | what was fitted on the training data to normalise with |
     | `curves.png`, `report.html` | the picture and the page |
 
     Example:
@@ -45,15 +49,15 @@ class Run:
         Raises:
             UserError: the folder cannot be made.
         """
-        for number in range(1, 1_000_000):
-            folder = Path(root) / f"{name}-{number}"
-            try:
-                folder.mkdir(parents=True)
-                return cls(folder)
-            except FileExistsError:
-                continue
-            except OSError as error:
-                raise cannot_write(folder, error) from error
+        try:
+            Path(root).mkdir(parents=True, exist_ok=True)  # a link to nowhere exists, too, and fails here
+            for number in range(1, 1_000_000):
+                folder = Path(root) / f"{name}-{number}"
+                with contextlib.suppress(FileExistsError):
+                    folder.mkdir(parents=True)
+                    return cls(folder)
+        except OSError as error:
+            raise cannot_write(Path(root), error) from error
         raise UserError(f"a million runs named {name!r} lie in {root}: choose another place with --out")
 
     @classmethod

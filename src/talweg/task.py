@@ -27,6 +27,7 @@ def cross_entropy(output: Tensor, target: Tensor) -> Tensor:
         target: class numbers [B], [B, T] or [B, H, W].
 
     Example:
+        >>> import torch
         >>> round(float(cross_entropy(torch.zeros(4, 10), torch.tensor([3, 1, 4, 1]))), 4)   # log 10: knows nothing
         2.3026
     """
@@ -39,6 +40,7 @@ def mse(output: Tensor, target: Tensor) -> Tensor:
     """Mean of (output − target)² over all items; the shapes must agree, nothing is broadcast.
 
     Example:
+        >>> import torch
         >>> float(mse(torch.tensor([[1.0], [3.0]]), torch.tensor([[0.0], [0.0]])))
         5.0
     """
@@ -50,6 +52,7 @@ def binary_cross_entropy(output: Tensor, target: Tensor) -> Tensor:
     """Mean of −t·log σ(o) − (1 − t)·log(1 − σ(o)) over all items; `output` holds logits.
 
     Example:
+        >>> import torch
         >>> round(float(binary_cross_entropy(torch.zeros(2, 1), torch.tensor([[0.0], [1.0]]))), 4)   # log 2
         0.6931
     """
@@ -70,6 +73,7 @@ def accuracy(output: Tensor, target: Tensor) -> Tensor:
     """1 where the largest logit is the target's, else 0; shapes as in `cross_entropy`.
 
     Example:
+        >>> import torch
         >>> accuracy(torch.tensor([[0.1, 0.9], [0.8, 0.2]]), torch.tensor([1, 1])).tolist()
         [True, False]
     """
@@ -108,6 +112,7 @@ class Task:
         UserError: an unknown name, or something that is not what it must be.
 
     Example:
+        >>> import torch
         >>> x = torch.randn(100, 3)
         >>> line = Task(name="line", model=lambda: nn.Linear(3, 1), train=(x, x.sum(1, keepdim=True)), loss="mse")
         >>> line.loss_function(torch.ones(2, 1), torch.zeros(2, 1)).item()

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
+import random
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from importlib.resources import files
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
+import torch
 from torch import nn
 
 from talweg.data import Sets, load_cifar10, load_digits, load_images, load_mnist, load_text
@@ -49,23 +53,24 @@ class Loaded(NamedTuple):
     source: TaskSource
 
 
-def load_task(source: TaskSource) -> Loaded:
+def load_task(source: TaskSource | str) -> Loaded:
     """The task that a name stands for.
 
     Raises:
         UserError: no such task, file, or name in the file; the file fails; data or model missing or unknown.
 
     Example:
-        >>> load_task(TaskSource(name="digits")).task.name
+        >>> load_task("digits").task.name
         'digits'
-        >>> load_task(TaskSource(name="digit"))
+        >>> load_task("digit")
         Traceback (most recent call last):
             ...
         talweg.errors.UserError: unknown task 'digit': did you mean 'digits'? Known: bytes, cifar10, digits, images, mnist
     """
+    source = TaskSource(name=source) if isinstance(source, str) else source
     path, colon, attribute = source.name.rpartition(":")
     if path.endswith(".py") and colon:
-        return Loaded(_from_file(Path(path), attribute, source), Recipe(), source)
+        return _from_file(Path(path), attribute, source)
     if source.name.endswith(".py"):
         raise UserError(f"{source.name} is a file: say which task in it, {source.name}:NAME")
     if source.name not in TASKS:
@@ -127,40 +132,77 @@ def _images(name: str, sets: Sets, model: str) -> Task:
     return Task(name=name, model=make, train=sets.train, validation=sets.validation, metrics=("accuracy",))
 
 
-def _from_file(path: Path, attribute: str, source: TaskSource) -> Task:
-    """The task called `attribute` in a Python file: a `Task`, or a function without arguments that returns one."""
+def _from_file(path: Path, attribute: str, source: TaskSource) -> Loaded:
+    """The task called `attribute` in a Python file: a `Task`, or a function without arguments that returns one.
+
+    Where the file has a `Recipe` called `recipe`, that is the task's.
+    """
     if source.data or source.model:
-        raise UserError("--data and --model belong to built-in tasks: a task in a file says what it uses")
+        raise UserError(
+            "--data and --model belong to built-in tasks: leave them out, a task in a file says what it uses"
+        )
     if not path.is_file():
         raise UserError(f"no such file: {path}")
-    name = f"talweg_task_{path.stem}"
+    name = _module_name(path)
     spec = importlib.util.spec_from_file_location(name, path)
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module  # worker processes and dataclasses look a module up by its name
-    sys.path.insert(0, str(path.resolve().parent))  # the file may import its neighbours
+    if (folder := str(path.resolve().parent)) not in sys.path:
+        sys.path.insert(0, folder)  # the file may import its neighbours, and worker processes import the file
     try:
-        spec.loader.exec_module(module)
+        with seeded():
+            spec.loader.exec_module(module)
         if not hasattr(module, attribute):
-            raise unknown(f"task in {path}", attribute, [n for n in vars(module) if not n.startswith("_")])
+            own = [n for n, v in vars(module).items() if isinstance(v, Task) or getattr(v, "__module__", "") == name]
+            raise unknown(f"task in {path}", attribute, own)
         found = getattr(module, attribute)
-        task = found if isinstance(found, Task) else found()
+        with seeded():
+            task = found() if callable(found) else found
+        recipe = getattr(module, "recipe", None)
     except UserError:
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         frame = error.__traceback__
         line = None
         while frame is not None:
-            if frame.tb_frame.f_code.co_filename == str(path):
+            if frame.tb_frame.f_code.co_filename == spec.origin:
                 line = frame.tb_lineno
             frame = frame.tb_next
-        place = f"{path}:{line}" if line else str(path)
+        place = f"{path}:{line or attribute}"
         raise UserError(f"{place} failed: {type(error).__name__}: {' '.join(str(error).split())}") from error
     if not isinstance(task, Task):
         raise UserError(
             f"{path}:{attribute} must be a talweg.Task or a function that returns one, not {type(task).__name__}"
         )
-    return task
+    return Loaded(task, recipe if isinstance(recipe, Recipe) else Recipe(), source)
+
+
+@contextlib.contextmanager
+def seeded() -> Iterator[None]:
+    """Inside, torch, NumPy and `random` draw from fixed seeds: a task file that makes up data makes the same again.
+
+    A run is resumed and evaluated by running its task file a second time.
+    """
+    states = torch.get_rng_state(), np.random.get_state(), random.getstate()
+    torch.default_generator.manual_seed(0)
+    np.random.seed(0)  # the global state, because that is what the user's code draws from
+    random.seed(0)
+    try:
+        yield
+    finally:
+        torch.set_rng_state(states[0])
+        np.random.set_state(states[1])
+        random.setstate(states[2])
+
+
+def _module_name(path: Path) -> str:
+    """The file's own name, by which worker processes can import it; another one where that name is taken."""
+    name = path.stem
+    known = sys.modules.get(name) or (importlib.util.find_spec(name) if name.isidentifier() else None)
+    origin = getattr(known, "__file__", None) or getattr(known, "origin", None)
+    is_free = name.isidentifier() and (known is None or (origin and Path(origin).resolve() == path.resolve()))
+    return name if is_free else f"talweg_task_{name}"
 
 
 TASKS: dict[str, BuiltIn] = {

@@ -2,35 +2,37 @@
 
 from __future__ import annotations
 
+import shutil
 import signal
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, replace
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from talweg.checkpoint import load_newest, load_weights, save_checkpoint, save_weights
+from talweg.checkpoint import load_newest, save_checkpoint, save_weights
+from talweg.data import NORMALIZERS
 from talweg.errors import UserError, unknown
 from talweg.evaluating import evaluate_module
 from talweg.layout import Layout
+from talweg.predictor import fit_weights, run_weights, task_of
 from talweg.recipe import Recipe
 from talweg.report import Progress, plot_curves, verdict, write_page
-from talweg.run import Run
+from talweg.run import NORMALIZER, WEIGHTS, Run
 from talweg.task import Task
 from talweg.tasks import Loaded, TaskSource, load_task
 from talweg.training import StopKind, Training
 from talweg.version import VERSION
 
 CHECKPOINT_SECONDS = 300.0  # inside a long epoch, at least this often; at the end of an epoch, always
-WEIGHTS = "model.safetensors"
 GAP_SAMPLES = 10_000  # training samples that the final train/validation comparison looks at, at most
 
 
 def train(
-    task: Task | TaskSource | str,
+    task: Task | Loaded | TaskSource | str,
     recipe: Recipe | None = None,
     layout: Layout | None = None,
     *,
@@ -40,7 +42,7 @@ def train(
     """Trains a task by a recipe and leaves a run folder: the best weights, the picture and the verdict in words.
 
     Args:
-        task: a `Task`, a built-in name such as "digits", or "path/to/file.py:name".
+        task: a `Task`, a built-in name such as "digits", "path/to/file.py:name", or what `load_task` made of these.
         recipe: how; by default the one that belongs to a built-in task, else `Recipe()`.
         layout: where; by default this machine.
         out: the folder in which the run's own folder is made.
@@ -58,17 +60,21 @@ def train(
     """
     source: TaskSource | None = None
     if not isinstance(task, Task):
-        loaded: Loaded = load_task(TaskSource(name=task) if isinstance(task, str) else task)
+        loaded = task if isinstance(task, Loaded) else load_task(task)
         task, source, recipe = loaded.task, loaded.source, recipe or loaded.recipe
     training = Training(task, recipe, layout)
     run = Run.new(out, task.name)
-    run.write_text("recipe.toml", training.recipe.to_toml())
-    return _drive(training, run, source, quiet)
+    try:
+        run.write_text("recipe.toml", training.recipe.to_toml())
+        run.write_summary(_running(training, source))
+    except UserError:
+        shutil.rmtree(run.folder, ignore_errors=True)  # on a full disk: nothing is begun, so nothing is left
+        raise
+    with _told_how_to_go_on(training, run, source):
+        return _drive(training, run, source, quiet)
 
 
-def resume(
-    folder: str | Path, task: Task | None = None, layout: Layout | None = None, *, quiet: bool = False
-) -> Run:
+def resume(folder: str | Path, task: Task | None = None, layout: Layout | None = None, *, quiet: bool = False) -> Run:
     """Goes on with a run that was stopped, from its newest whole checkpoint, as if it had never stopped.
 
     Args:
@@ -85,7 +91,7 @@ def resume(
     if summary["status"] == "finished":
         raise UserError(f"the run in {folder} is finished ({summary['reason']['text']}): there is nothing to resume")
     checkpoint, notes = load_newest(run.checkpoints)
-    training = Training(task or _task_of(run), run.recipe, layout or run.layout, decisions=_decided(summary))
+    training = Training(task or task_of(run), run.recipe, layout or run.layout, decisions=_decided(summary))
     why = {(d["name"], d["value"]): d["why"] for d in summary["decisions"]}  # the reasons of the first time
     training.decisions[:] = [d._replace(why=why.get((d.name, d.value), d.why)) for d in training.decisions]
     if checkpoint is not None:
@@ -93,10 +99,11 @@ def resume(
         if (lost := checkpoint.facts["history"]["rows"] - len(rows)) > 0:
             notes.append(f"history.jsonl is damaged: {lost} of its rows are lost, which the curves will lack")
         training.load(checkpoint.tensors, checkpoint.facts, rows)
-    if notes:
-        notes.append(f"going on from update {training.step} of {training.total_steps}")
+    notes.append(f"going on from update {training.step} of {training.total_steps}")
     source = TaskSource(**summary["source"]) if summary["source"] else None
-    return _drive(training, run, source, quiet, notes)
+    run.write_summary(_running(training, source))
+    with _told_how_to_go_on(training, run, source):
+        return _drive(training, run, source, quiet, notes)
 
 
 def evaluate(folder: str | Path, task: Task | None = None, *, data: str = "validation") -> dict[str, float]:
@@ -113,19 +120,12 @@ def evaluate(folder: str | Path, task: Task | None = None, *, data: str = "valid
     if data not in ("train", "validation", "test"):
         raise unknown("data", data, ("train", "validation", "test"))
     run = Run.open(folder)
-    task = task or _task_of(run)
+    task = task or task_of(run)
     chosen = getattr(task, data)
     if chosen is None:
         raise UserError(f"task {task.name!r} has no {data} data")
     training = Training(replace(task, validation=chosen), run.recipe, run.layout, decisions=_decided(run.summary))
-    if not run.path(WEIGHTS).exists():
-        raise UserError(f"{folder} has no {WEIGHTS} yet: the run is {run.summary['status']}; talweg resume {folder} ends it")
-    weights = load_weights(run.path(WEIGHTS))
-    try:
-        training.module.load_state_dict(weights)
-    except RuntimeError as error:
-        said = " ".join(str(error).split())
-        raise UserError(f"{run.path(WEIGHTS)} does not fit the model of task {task.name!r}: {said}") from error
+    fit_weights(training.module, run_weights(run), run)
     built = training.built
     assert built.validation is not None
     return evaluate_module(built.module, built.validation.batches(), built.engine, task.metric_functions)
@@ -133,16 +133,14 @@ def evaluate(folder: str | Path, task: Task | None = None, *, data: str = "valid
 
 def _drive(training: Training, run: Run, source: TaskSource | None, quiet: bool, notes: Sequence[str] = ()) -> Run:
     """Iterates a training, shows it, and leaves everything on disk that a run leaves."""
-    summary = {**_facts(training, source), "status": "running", "reason": None}  # until all is written that it leaves
-    run.write_summary(summary)
     saved = time.monotonic()
     with _signals(training), Progress(quiet=quiet) as progress:
-        progress.start(summary, notes)
+        progress.start(_running(training, source), notes)
         for step in training:
             progress.step(step.index, training.total_steps, step.epoch, step)
-            if step.validation is not None:
-                progress.evaluation(training.history.rows[-1], step.is_best)
             at_end = step.index % training.steps_per_epoch == 0 or step.index == training.total_steps
+            if at_end:
+                progress.evaluation(training.history.rows[-1], step.is_best)
             if at_end or time.monotonic() - saved > CHECKPOINT_SECONDS:
                 _save(training, run)
                 saved = time.monotonic()
@@ -174,6 +172,7 @@ def _leave(training: Training, run: Run, source: TaskSource | None) -> dict[str,
     run.write_history(rows)
     if training.stop is not None and training.stop.kind is not StopKind.INTERRUPTED:
         save_weights(run.path(WEIGHTS), built.module.state_dict())
+        save_weights(run.path(NORMALIZER), built.normalizer.state())
     best = summary["best"]["step"] if summary["best"] else None
     picture = run.path("curves.png")
     plot_curves(rows, picture, title=f"{training.task.name}", best_step=best, monitor=built.monitor.name)
@@ -186,7 +185,6 @@ def _facts(training: Training, source: TaskSource | None) -> dict[str, Any]:
     """What `summary.json` holds, from what is known now."""
     built, stop = training.built, training.stop
     status = {None: "running", StopKind.INTERRUPTED: "interrupted", StopKind.NON_FINITE: "failed"}
-    mean, std = (built.normalizer.state().get(name) for name in ("mean", "std"))
     return {
         "talweg": VERSION,
         "task": training.task.name,
@@ -203,7 +201,7 @@ def _facts(training: Training, source: TaskSource | None) -> dict[str, Any]:
         "seed": training.recipe.seed,
         "layout": asdict(training.layout),
         "decisions": [d._asdict() for d in training.decisions],
-        "normalize": None if mean is None or std is None else {"mean": mean.tolist(), "std": std.tolist()},
+        "normalize": next(name for name, cls in NORMALIZERS.items() if cls is type(built.normalizer)),
         "monitor": built.monitor._asdict(),
         "best": training.best,
         "last": training.last,
@@ -212,11 +210,21 @@ def _facts(training: Training, source: TaskSource | None) -> dict[str, Any]:
     }
 
 
-def _task_of(run: Run) -> Task:
-    source = run.summary["source"]
-    if not source:
-        raise UserError(f"the task of {run.folder} was made in Python, so it cannot be found by name: give it as task=")
-    return load_task(TaskSource(**source)).task
+def _running(training: Training, source: TaskSource | None) -> dict[str, Any]:
+    """What `summary.json` holds until all is written that the run leaves, even where the training itself has ended."""
+    return {**_facts(training, source), "status": "running", "reason": None}
+
+
+@contextmanager
+def _told_how_to_go_on(training: Training, run: Run, source: TaskSource | None) -> Iterator[None]:
+    """Where a mistake shows in the middle of a training, its summary and the message say that it can go on."""
+    try:
+        yield
+    except UserError as error:
+        reason = {"kind": "error", "text": str(error)}
+        with suppress(UserError):  # it cannot be written either where the disk is full
+            run.write_summary({**_facts(training, source), "status": "failed", "reason": reason})
+        raise UserError(f"{error}; then go on with talweg resume {run.folder}") from error
 
 
 def _decided(summary: dict[str, Any]) -> dict[str, str]:

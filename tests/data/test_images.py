@@ -147,7 +147,7 @@ BAD = [
     ),
     (lambda r: None, {"size": 0}, "size must be at least 1 pixel, received 0", ""),
     (lambda r: None, {"channels": 2}, "channels must be 1, 3 or nothing, received 2", ""),
-    (lambda r: None, {"validation": 0.0}, "fraction must be above 0 and below 1, received 0.0", ""),
+    (lambda r: None, {"validation": 0.0}, "validation must be above 0 and below 1, received 0.0", ""),
 ]
 
 

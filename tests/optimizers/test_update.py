@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import types
 import warnings
 from typing import Any
 
@@ -136,3 +137,39 @@ def test_goes_on_without_a_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_compile_is_refused_where_it_has_no_effect() -> None:
     with pytest.raises(UserError, match="LARS cannot be compiled"):
         Update(Theta(network()), LARS(), compile=True)
+
+
+def test_a_population_has_its_own_rates() -> None:
+    single = Theta(network().double())
+    single.grad.copy_(torch.sin(torch.arange(len(single.grad))) * (single.value != 0))
+    rates, members = (0.1, 0.3), []
+    for lr in rates:
+        one = Theta(network().double())
+        one.grad.copy_(single.grad)
+        update = Update(one, LAMB(lr=lr))
+        for t in (1, 2, 3):
+            update(t, factor=0.5)
+        members.append(one.value)
+    value, grad = (torch.stack([v, v]) for v in (Theta(network().double()).value, single.grad))
+    population: Any = types.SimpleNamespace(value=value, grad=grad, groups=single.groups)
+    update = Update(population, LAMB(lr=torch.tensor(rates, dtype=torch.float64).view(2, 1)))  # type: ignore[arg-type]
+    for t in (1, 2, 3):
+        update(t, factor=0.5)
+    torch.testing.assert_close(value, torch.stack(members), rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("weight_decay", [0.0, 1e-9, 0.1])
+@pytest.mark.parametrize("rule", [LARS, LAMB])
+def test_a_layer_of_zeros_leaves_zero_at_ratio_one(rule: Any, weight_decay: float) -> None:
+    theta = Theta(network().double())
+    theta["0.weight"].zero_()
+    theta.grad.copy_(torch.sin(torch.arange(len(theta.grad)) + 1.0))
+    theta["2.weight"].fill_(0.5)
+    w, g, group = theta.value.clone(), theta.grad.clone(), theta.groups[0]
+    made = rule(lr=0.1, weight_decay=weight_decay)
+    Update(theta, made)(1)
+    cut = slice(group.start, group.stop)
+    made.step(w[cut], g[cut], made.init(w[cut]), 0.1, 1, weight_decay, group.spans)
+    torch.testing.assert_close(theta.value[cut], w[cut], rtol=0, atol=1e-12)
+    first = {LARS: 0.1 * g[:32], LAMB: 0.1 * g[:32].sign()}[rule]
+    torch.testing.assert_close(theta["0.weight"].flatten(), -first, rtol=1e-3, atol=1e-4)

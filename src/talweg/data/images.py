@@ -8,19 +8,17 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageOps
 
 from talweg.data.arrays import Arrays
-from talweg.data.split import Sets, hold_out
+from talweg.data.decode import ImageError, read
+from talweg.data.split import Sets
+from talweg.data.tree import scan
 from talweg.errors import UserError, require
 
-SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp")
-
-_VALIDATION = ("validation", "val", "test")
 _TASK = 64  # files decoded by one job of the pool: small enough to spread, large enough to be worth a job
-_BANDS = {"1": "L", "P": "RGB", "CMYK": "RGB", "YCbCr": "RGB"}  # modes that are converted without loss of meaning
 
 Progress = Callable[[int, int], None]
+"""Called with (images done, images in all) from time to time."""
 
 
 def load_images(
@@ -33,7 +31,8 @@ def load_images(
     """A tree with one folder of images for each class, decoded to uint8 in memory.
 
     Either root/train/<class>/*.png with root/validation (or val, or test)/<class>/*.png, or root/<class>/*.png, of
-    which a fraction is then held out, the same images each time. Classes are numbered by the alphabet.
+    which a fraction is then held out, the same images each time. Classes are numbered by the alphabet. To decode once
+    and for all, see `talweg.data.pack`.
 
     Args:
         root: the tree; files that are no images (by suffix) and hidden files are passed over.
@@ -57,52 +56,36 @@ def load_images(
         talweg.errors.UserError: no folder '/nowhere'; put images into /nowhere/train/<class>/ and \
 /nowhere/validation/<class>/, or into /nowhere/<class>/
     """
-    root = Path(root)
+    check_settings(size, channels, validation)
+    tree = scan(root, validation)
+    paths = tree.train.paths + tree.validation.paths
+    pixels = _decode(paths, size, channels, progress).transpose(0, 3, 1, 2)
+    cut = len(tree.train.names)
+    return Sets(
+        Arrays(pixels[:cut], tree.train.labels, tree.classes),
+        Arrays(pixels[cut:], tree.validation.labels, tree.classes),
+    )
+
+
+def check_settings(size: int | None, channels: int | None, validation: float) -> None:
+    """Raises a `UserError` for settings with which no image can be read."""
     require(size is None or size >= 1, "size", size, "at least 1 pixel")
     require(channels in (None, 1, 3), "channels", channels, "1, 3 or nothing")
-    if not root.is_dir():
-        raise UserError(
-            f"no folder {str(root)!r}; put images into {root}/train/<class>/ and {root}/validation/<class>/, "
-            f"or into {root}/<class>/"
-        )
-    train = root / "train"
-    held = next((root / name for name in _VALIDATION if (root / name).is_dir()), None) if train.is_dir() else None
-    parts = [_scan(train if train.is_dir() else root)]
-    if held is not None:
-        parts.append(_scan(held))
-        if parts[0].keys() != parts[1].keys():
-            odd = sorted(parts[0].keys() ^ parts[1].keys())[0]
-            raise UserError(
-                f"class folder {odd!r} is in only one of {str(train)!r} and {str(held)!r}; give both the same"
-            )
-    paths = [path for part in parts for files in part.values() for path in files]
-    labels = np.array([label for part in parts for label, files in enumerate(part.values()) for _ in files])
-    pixels = _decode(paths, size, channels, progress).transpose(0, 3, 1, 2)
-    classes = tuple(parts[0])
-    if held is None:
-        return hold_out(Arrays(pixels, labels, classes), validation, "images", "split")
-    cut = sum(map(len, parts[0].values()))
-    return Sets(Arrays(pixels[:cut], labels[:cut], classes), Arrays(pixels[cut:], labels[cut:], classes))
+    require(0 < validation < 1, "validation", validation, "above 0 and below 1")
 
 
-def _scan(folder: Path) -> dict[str, list[Path]]:
-    """The image files of each class folder, both in alphabetical order."""
-    names = sorted(path.name for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
-    if len(names) < 2:
-        found = f"only {names[0]!r}" if names else "none"
-        raise UserError(f"{str(folder)!r} must hold one folder of images for each class, at least two; found {found}")
-    tree = {}
-    for name in names:
-        files = sorted(p for p in (folder / name).iterdir() if p.suffix.lower() in SUFFIXES and p.name[0] != ".")
-        if not files:
-            raise UserError(
-                f"class folder {str(folder / name)!r} holds no images ({', '.join(SUFFIXES)}); fill it or remove it"
-            )
-        tree[name] = files
-    return tree
+def mixed(path: str, shape: tuple[int, ...], other_path: str, other: tuple[int, ...]) -> UserError:
+    """The error for two images [H, W, C] that do not fit into one array."""
+    if shape[2] != other[2]:
+        what, a, b = "channels", str(shape[2]), str(other[2])
+        advice = "pass channels=3 (or 1) to convert all"
+    else:
+        what, advice = "pixels", "pass size= to resize all"
+        a, b = (" × ".join(map(str, sides[:2])) for sides in (shape, other))
+    return UserError(f"images differ: {path!r} has {a} {what}, {other_path!r} has {b}; {advice}")
 
 
-def _decode(paths: list[Path], size: int | None, channels: int | None, progress: Progress | None) -> np.ndarray:
+def _decode(paths: list[str], size: int | None, channels: int | None, progress: Progress | None) -> np.ndarray:
     """Decodes all files into one uint8 array [N, H, W, C], which is how `Arrays` stores images: no copy is made."""
     first = _read(paths[0], size, channels)
     pixels = np.empty((len(paths), *first.shape), np.uint8)
@@ -113,7 +96,7 @@ def _decode(paths: list[Path], size: int | None, channels: int | None, progress:
         for i in range(start, stop):
             image = _read(paths[i], size, channels)
             if image.shape != first.shape:
-                raise _mixed(paths[0], first, paths[i], image)
+                raise mixed(paths[0], first.shape, paths[i], image.shape)
             pixels[i] = image
         return stop
 
@@ -127,31 +110,9 @@ def _decode(paths: list[Path], size: int | None, channels: int | None, progress:
     return pixels
 
 
-def _read(path: Path, size: int | None, channels: int | None) -> np.ndarray:
+def _read(path: str, size: int | None, channels: int | None) -> np.ndarray:
     """One file as uint8 [H, W, C]."""
     try:
-        with Image.open(path) as opened:
-            image = opened.convert({1: "L", 3: "RGB"}[channels]) if channels else opened
-            image = image.convert(_BANDS.get(image.mode, image.mode))
-            if size is not None:
-                image = ImageOps.fit(image, (size, size), Image.Resampling.BICUBIC)
-            pixels = np.asarray(image)
-    except Exception as error:  # Pillow's decoders raise many kinds; each means that the file cannot be used
-        reason = " ".join(str(error).split())
-        raise UserError(f"cannot read image {str(path)!r} ({reason}); repair or remove the file") from error
-    if pixels.dtype != np.uint8:
-        raise UserError(
-            f"image {str(path)!r} has pixels of mode {image.mode}, not 8 bits; convert it, or pass channels=3"
-        )
-    return pixels if pixels.ndim == 3 else pixels[:, :, None]
-
-
-def _mixed(path: Path, image: np.ndarray, other_path: Path, other: np.ndarray) -> UserError:
-    """The error for two images that do not fit into one array."""
-    if image.shape[2] != other.shape[2]:
-        what, a, b = "channels", image.shape[2], other.shape[2]
-        advice = "pass channels=3 (or 1) to convert all"
-    else:
-        what, advice = "pixels", "pass size= to resize all"
-        a, b = (" × ".join(map(str, pixels.shape[:2])) for pixels in (image, other))
-    return UserError(f"images differ: {str(path)!r} has {a} {what}, {str(other_path)!r} has {b}; {advice}")
+        return read(path, size, channels)
+    except ImageError as error:
+        raise UserError(f"{error}; repair or remove the file") from error

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import signal
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -80,6 +81,7 @@ class Loader:
             num_workers=self.workers,
             collate_fn=_collate,
             pin_memory=self.pin,
+            worker_init_fn=_deaf,
             generator=generator("workers", draw),  # without one, torch would draw from the global generator
         )
         try:
@@ -94,6 +96,11 @@ class Loader:
             raise UserError(
                 f"{self.name}: a worker process died ({reason}); try fewer workers than {self.workers}"
             ) from error
+
+
+def _deaf(worker: int) -> None:
+    """Makes a worker process deaf to Ctrl-C, which a terminal sends to it too: its training will end it in order."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 @dataclass(frozen=True)

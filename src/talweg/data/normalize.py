@@ -149,7 +149,8 @@ class Standardize:
         fitted = len(self._scale)
         if x.dim() < 4 or x.shape[1] != fitted:
             raise UserError(
-                f"standardize: fitted on {fitted} features or channels, received a batch of shape {list(x.shape)}"
+                f"standardize: fitted on {fitted} features or channels, received a batch of shape {list(x.shape)}; give "
+                "all data the form of the training data"
             )
         shape = (fitted, *[1] * (x.dim() - 2))
         return torch.addcmul(self._shift.view(shape), x, self._scale.view(shape)).to(self.dtype)

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 
 
 def first_bad_layer(module: nn.Module, window: Iterable[tuple[Tensor, Tensor]]) -> str:
     """Repeats a forward pass and says in words which layer first gave a NaN or an infinity.
 
-    Looks, in the order of computation, at the input, then at each innermost layer's weights and output. Buffers (running
-    statistics) are put back afterwards, so the pass leaves no trace.
+    Looks, in the order of computation, at the input, at each layer's own weights before it computes, and at its output
+    afterwards. Buffers (running statistics) are put back, so the pass leaves no trace.
 
     Args:
         module: the model, in the mode in which it failed.
@@ -27,21 +28,24 @@ def first_bad_layer(module: nn.Module, window: Iterable[tuple[Tensor, Tensor]]) 
     """
     found: list[str] = []
 
-    def look(name: str, layer: nn.Module) -> Callable[..., None]:
-        def hook(_: nn.Module, inputs: Any, output: Any) -> None:
-            if found:
-                return
-            kind = type(layer).__name__
-            if any(_bad(p) for p in layer.parameters(recurse=False)):
-                found.append(f"first in the weights of layer {name!r} ({kind})")
-            elif _bad(output):
-                found.append(f"first in the output of layer {name!r} ({kind})")
+    def watch(name: str, layer: nn.Module) -> list[RemovableHandle]:
+        described = f"layer {name or 'model'!r} ({type(layer).__name__})"
 
-        return hook
+        def before(_: nn.Module, inputs: Any) -> None:
+            if not found and any(_bad(p) for p in layer.parameters(recurse=False)):
+                found.append(f"first in the weights of {described}")
 
-    leaves = [(n, m) for n, m in module.named_modules() if not any(True for _ in m.children())]
+        def after(_: nn.Module, inputs: Any, output: Any) -> None:
+            if not found and _bad(output):
+                found.append(f"first in the output of {described}")
+
+        handles = [layer.register_forward_pre_hook(before)]
+        if name or next(layer.children(), None) is None:  # what the model adds to its layers is told apart below
+            handles.append(layer.register_forward_hook(after))
+        return handles
+
     buffers = {name: buffer.clone() for name, buffer in module.named_buffers()}
-    handles = [layer.register_forward_hook(look(name or "model", layer)) for name, layer in leaves]
+    handles = [handle for name, layer in module.named_modules() for handle in watch(name, layer)]
     try:
         with torch.no_grad():
             for x, y in window:
@@ -84,4 +88,6 @@ def first_bad_gradient(module: nn.Module) -> str | None:
 def _bad(value: Any) -> bool:
     if isinstance(value, Tensor):
         return value.is_floating_point() and not bool(value.isfinite().all())
+    if isinstance(value, Mapping):
+        return any(_bad(v) for v in value.values())
     return any(_bad(v) for v in value) if isinstance(value, tuple | list) else False

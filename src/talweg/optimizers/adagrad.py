@@ -10,9 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from talweg.optimizers.kernels import fused
+from talweg.optimizers.kernels import fused, shrink_first
 from talweg.optimizers.rule import Elementwise, Number, Spans, State, Step, add_scaled, is_zero
-from talweg.optimizers.sgd import shrink_first
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,6 +65,6 @@ class Adagrad(Elementwise):
             )
 
         if self.decay == "decoupled" and not is_zero(weight_decay):
-            return shrink_first(call, w, g, state, weight_decay)
+            return shrink_first(call, weight_decay, w, g, state["sum"])
         run = call(w, g, state["sum"])
         return lambda lr, t, skip: run(lr=lr, found_inf=skip)

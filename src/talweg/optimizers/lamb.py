@@ -12,8 +12,8 @@ from torch import Tensor
 
 from talweg.optimizers.adam import adam_direction, fused_adam
 from talweg.optimizers.kernels import BLOCK, blocks, bound_adam, fused
-from talweg.optimizers.rule import Number, Spans, State, Step, add_scaled
-from talweg.optimizers.trust import LayerWise, Segments, sizes
+from talweg.optimizers.rule import LayerWise, Number, State, Step, add_scaled
+from talweg.optimizers.segments import Segments, Spans, sizes
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,19 +75,18 @@ class LAMB(LayerWise):
         lr: Number,
         t: int,
         weight_decay: Number,
-        spans: Spans,
+        segments: Segments | None,
     ) -> None:
         """The equations of the class, for all segments at once."""
         u = adam_direction(g, state, t, self.beta1, self.beta2, self.eps)
         add_scaled(u, w, weight_decay)
-        if spans:
-            segments = Segments(spans, w)
+        if segments is not None:
             w_norm, u_norm = segments.norms(w), segments.norms(u)
             u.mul_(segments.spread(torch.where((w_norm > 0) & (u_norm > 0), w_norm / u_norm, 1.0)))
         add_scaled(w, u, -lr)
 
     def bind(self, w: Tensor, g: Tensor, state: State, weight_decay: Number, spans: Spans = ()) -> Step:
-        """torch's fused Adam, with a work vector u = λ·w as its parameters and η = −1: it leaves u there."""
+        """torch's fused Adam, with a work vector as its parameters, leaves there a multiple of u, which is enough for r·u."""
         settings = {"beta1": self.beta1, "beta2": self.beta2, "eps": self.eps}
         if not spans:  # r = 1 everywhere: AdamW
             adamw = fused_adam(w, g, state, **settings, weight_decay=weight_decay, decoupled=True, lr=self.lr)
@@ -101,7 +100,7 @@ class LAMB(LayerWise):
         units = []
         for start, stop, lengths in runs:
             vectors = [v[start:stop] for v in (w, g, state["mean"], state["square"])]
-            units.append(_Unit(kernel, number, settings, work[: stop - start], vectors, lengths))
+            units.append(_Unit(kernel, number, settings, weight_decay, work[: stop - start], vectors, lengths))
 
         def run(lr: float, t: int, skip: Tensor | None) -> None:
             if skip is not None:
@@ -109,7 +108,7 @@ class LAMB(LayerWise):
                 return
             number.fill_(t)
             for unit in units:
-                unit.step(lr, weight_decay)
+                unit.step(lr)
 
         return run
 
@@ -122,30 +121,39 @@ class _Unit:
         kernel: Callable[..., Any],
         number: Tensor,
         settings: dict[str, float],
+        weight_decay: Number,
         u: Tensor,
         vectors: list[Tensor],
         lengths: list[int],
     ) -> None:
         self.segments = list(zip(vectors[0].split(lengths), u.split(lengths), strict=True))
+        self.decay = weight_decay
+        # u / λ = direction / λ + w: copying w is quicker than multiplying it, unless λ is too small to divide by
+        self.scale = weight_decay if weight_decay > 1e-6 else 1.0
         self.blocks = []
         for u_block, w_block, g, mean, square in blocks(u, *vectors):
-            call = bound_adam(kernel, u_block, g, mean, square, number, lr=-1.0, weight_decay=0.0, **settings)
+            call = bound_adam(
+                kernel, u_block, g, mean, square, number, lr=-1.0 / self.scale, weight_decay=0.0, **settings
+            )
             own = lengths if len(lengths) > 1 else [len(w_block)]  # small segments share one block
             parts = list(zip(w_block.split(own), u_block.split(own), strict=True))
             self.blocks.append((w_block, u_block, call, parts))
 
-    def step(self, lr: float, weight_decay: Number) -> None:
-        """u = m̂ / (√v̂ + ε) + λ·w and the norms, block by block; then w ← w − η·r·u for each segment."""
+    def step(self, lr: float) -> None:
+        """u = m̂ / (√v̂ + ε) + λ·w, or u / λ, and the norms, block by block; then w ← w − η·r·u for each segment."""
         squares = []
         for w, u, kernel, parts in self.blocks:
-            torch.mul(w, weight_decay, out=u)
+            if self.scale == self.decay:
+                u.copy_(w)
+            else:
+                torch.mul(w, self.decay, out=u)
             kernel()
             squares += [(torch.dot(a, a).item(), torch.dot(b, b).item()) for a, b in parts]
         if len(self.segments) == 1:
             squares = [(sum(w2 for w2, _ in squares), sum(u2 for _, u2 in squares))]
         for (w, u), (w2, u2) in zip(self.segments, squares, strict=True):
-            trust = math.sqrt(w2 / u2) if w2 > 0.0 and u2 > 0.0 else 1.0
-            w.add_(u, alpha=-lr * trust)
+            factor = math.sqrt(w2 / u2) if w2 > 0.0 and u2 > 0.0 else self.scale
+            w.add_(u, alpha=-lr * factor)
 
 
 def _runs(lengths: list[int]) -> list[tuple[int, int, list[int]]]:

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from talweg.optimizers.kernels import fused
-from talweg.optimizers.rule import Number, Spans, State, Step, add_scaled, is_zero
-from talweg.optimizers.trust import LayerWise, Segments, norm, sizes
+from talweg.optimizers.rule import LayerWise, Number, State, Step, add_scaled, is_zero
+from talweg.optimizers.segments import Segments, Spans, norm, sizes
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,12 +71,11 @@ class LARS(LayerWise):
         lr: Number,
         t: int,
         weight_decay: Number,
-        spans: Spans,
+        segments: Segments | None,
     ) -> None:
         """The equations of the class, for all segments at once."""
         push = g + w * weight_decay
-        if spans:
-            segments = Segments(spans, w)
+        if segments is not None:
             w_norm, g_norm = segments.norms(w), segments.norms(g)
             trust = self.trust_coefficient * w_norm / (g_norm + weight_decay * w_norm)
             push.mul_(segments.spread(torch.where((w_norm > 0) & (g_norm > 0), trust, 1.0)))

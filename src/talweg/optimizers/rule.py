@@ -12,10 +12,10 @@ from torch import Tensor
 
 from talweg.errors import UserError, require, unknown
 from talweg.optimizers.kernels import blocks
+from talweg.optimizers.segments import Segments, Spans
 
 State = dict[str, Tensor]
 Number = float | Tensor  # of a setting: a tensor [K, 1] holds one value for each member of a population
-Spans = tuple[tuple[int, int], ...]
 # A rule bound to its slices: called with (learning rate, update number, skip).
 Step = Callable[[float, int, Tensor | None], None]
 
@@ -95,14 +95,12 @@ class Rule(ABC):
             spans: (start, stop) of each segment in the slice, where `adapts`; empty: no segment is adapted.
             skip: a 0-d tensor; 1 leaves everything as it is, without the host knowing (non-finite loss on a GPU).
         """
-        if skip is None:
-            self.apply(w, g, state, lr, t, weight_decay, spans)
-            return
-        vectors = [w, *state.values()]
-        before = [v.clone() for v in vectors]
-        self.apply(w, g, state, lr, t, weight_decay, spans)
-        for now, old in zip(vectors, before, strict=True):
-            now.copy_(torch.where(skip > 0, old, now))
+        self._run(w, g, state, lr, t, weight_decay, Segments(spans, w) if spans else None, skip)
+
+    def bind(self, w: Tensor, g: Tensor, state: State, weight_decay: Number, spans: Spans = ()) -> Step:
+        """`step` for these slices as a function (lr, t, skip): everything that can be decided once is decided here."""
+        segments = Segments(spans, w) if spans else None
+        return lambda lr, t, skip: self._run(w, g, state, lr, t, weight_decay, segments, skip)
 
     @abstractmethod
     def apply(
@@ -113,13 +111,29 @@ class Rule(ABC):
         lr: Number,
         t: int,
         weight_decay: Number,
-        spans: Spans,
+        segments: Segments | None,
     ) -> None:
-        """The formula with weight decay: `step` without `skip`."""
+        """The formula with weight decay, in place; `segments` to be given a trust ratio each, or None."""
 
-    def bind(self, w: Tensor, g: Tensor, state: State, weight_decay: Number, spans: Spans = ()) -> Step:
-        """`step` for these slices as a function (lr, t, skip): everything that can be decided once is decided here."""
-        return lambda lr, t, skip: self.step(w, g, state, lr, t, weight_decay, spans, skip)
+    def _run(
+        self,
+        w: Tensor,
+        g: Tensor,
+        state: State,
+        lr: Number,
+        t: int,
+        weight_decay: Number,
+        segments: Segments | None,
+        skip: Tensor | None,
+    ) -> None:
+        if skip is None:
+            self.apply(w, g, state, lr, t, weight_decay, segments)
+            return
+        vectors = [w, *state.values()]
+        before = [v.clone() for v in vectors]
+        self.apply(w, g, state, lr, t, weight_decay, segments)
+        for now, old in zip(vectors, before, strict=True):
+            now.copy_(torch.where(skip > 0, old, now))
 
     def _choice(self, setting: str, *allowed: str) -> None:
         value = getattr(self, setting)
@@ -146,7 +160,7 @@ class Elementwise(Rule):
         lr: Number,
         t: int,
         weight_decay: Number,
-        spans: Spans,
+        segments: Segments | None,
     ) -> None:
         """Weight decay in the form of `decay`, then `formula`."""
         if not is_zero(weight_decay):
@@ -162,9 +176,24 @@ class Elementwise(Rule):
 
         def run(lr: float, t: int, skip: Tensor | None) -> None:
             for w, g, state in parts:
-                self.step(w, g, state, lr, t, weight_decay, (), skip)
+                self._run(w, g, state, lr, t, weight_decay, None, skip)
 
         return run
+
+
+@dataclass(frozen=True, kw_only=True)
+class LayerWise(Rule):
+    """A rule that gives each layer, a segment of θ, a learning rate of its own.
+
+    Segments that are not decayed (biases, the scales of norms) are not adapted, as is usual; with `adapt_all` they are.
+    """
+
+    adapt_all: bool = False
+    """give biases and the scales of norms a trust ratio too"""
+
+    def adapts(self, decay: bool) -> bool:
+        """Weights; biases and norms with `adapt_all`."""
+        return decay or self.adapt_all
 
 
 def add_scaled(x: Tensor, y: Tensor, scale: Number) -> Tensor:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from talweg.errors import UserError
-from talweg.optimizers.kernels import blocks, fused
+from talweg.optimizers.kernels import fused, shrink_first
 from talweg.optimizers.rule import Elementwise, Number, Spans, State, Step, add_scaled, is_zero
 
 
@@ -128,7 +128,7 @@ class SGD(Elementwise):
             )
 
         if self.decay == "decoupled" and not is_zero(weight_decay):
-            return shrink_first(call, w, g, state, weight_decay)
+            return shrink_first(call, weight_decay, w, g, *state.values())
         run = call(w, g, *state.values())
         return lambda lr, t, skip: run(lr=lr, found_inf=skip)
 
@@ -160,21 +160,3 @@ class SGDW(SGD):
     def __post_init__(self) -> None:
         super().__post_init__()
         self._only_decay("decoupled", "use sgd for l2")
-
-
-def shrink_first(
-    kernel: Callable[..., Callable[..., Any]], w: Tensor, g: Tensor, state: State, weight_decay: Number
-) -> Step:
-    """Decoupled decay and then a fused kernel, block by block, so that the kernel finds w in the cache.
-
-    `kernel(w, g, *state)` binds the kernel to a block; it is then called with lr and found_inf.
-    """
-    parts = [(block[0], kernel(*block)) for block in blocks(w, g, *state.values())]
-
-    def run(lr: float, t: int, skip: Tensor | None) -> None:
-        shrink = lr * weight_decay if skip is None else lr * weight_decay * (1.0 - skip)
-        for w, call in parts:
-            w.mul_(1.0 - shrink)
-            call(lr=lr, found_inf=skip)
-
-    return run

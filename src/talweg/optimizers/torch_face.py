@@ -62,10 +62,13 @@ class TorchOptimizer(torch.optim.Optimizer):
         """Adds parameters with settings of their own; see `torch.optim.Optimizer.add_param_group`."""
         super().add_param_group(param_group)
         group = self.param_groups[-1]
-        layout = _Layout(group, replace(self.rule, **{f.name: group[f.name] for f in fields(self.rule)}))
+        try:
+            layout = _Layout(group, replace(self.rule, **{f.name: group[f.name] for f in fields(self.rule)}))
+        except UserError:
+            self.param_groups.pop()
+            raise
         self._layouts.append(layout)
-        for p, state in zip(group["params"], layout.states, strict=True):
-            self.state[p] = state
+        self.state.update(zip(group["params"], layout.states, strict=True))
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
@@ -80,11 +83,12 @@ class TorchOptimizer(torch.optim.Optimizer):
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Takes over settings and state, bit for bit; the parameters themselves are the module's to load."""
+        for layout, group in zip(self._layouts, state_dict["param_groups"], strict=False):  # torch compares the lengths
+            layout.check(group, [state_dict["state"].get(i, {}) for i in group["params"]])
         super().load_state_dict(state_dict)
         for layout, group in zip(self._layouts, self.param_groups, strict=True):
             layout.restore(group, [self.state[p] for p in group["params"]])
-            for p, state in zip(group["params"], layout.states, strict=True):
-                self.state[p] = state
+            self.state.update(zip(group["params"], layout.states, strict=True))
 
 
 class _Layout:
@@ -116,14 +120,18 @@ class _Layout:
         self.grads = [s.view(self.theta.grad) for s in self.segments]
         self._bound_for: object = None
 
+    def check(self, group: dict[str, Any], loaded: list[dict[str, Any]]) -> None:
+        """Raises a `UserError` when a group to be loaded was saved by another rule."""
+        for own, other in zip(self.states, loaded, strict=False):
+            if own.keys() != other.keys() or not group.keys() >= set(self.names):
+                raise UserError(
+                    f"the state does not belong to {type(self.rule).__name__}: it holds {sorted(other)}, not "
+                    f"{sorted(own)}; load it into the optimizer that saved it"
+                )
+
     def restore(self, group: dict[str, Any], loaded: list[dict[str, Any]]) -> None:
         """Takes over a loaded group, and copies loaded states into the vectors."""
         for own, other in zip(self.states, loaded, strict=True):
-            if own.keys() != other.keys() or not group.keys() >= set(self.names):
-                raise UserError(
-                    f"the loaded state does not belong to {type(self.rule).__name__}: it holds {sorted(other)}, not "
-                    f"{sorted(own)}; load it into the optimizer that saved it"
-                )
             own["step"] = int(other["step"])
             for name in self.vectors:
                 own[name].copy_(other[name])

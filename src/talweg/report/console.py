@@ -136,7 +136,7 @@ class Progress:
         """Appends an evaluation to the table.
 
         Args:
-            row: a row of kind "validation" of `history.jsonl`.
+            row: a row of kind "validation" of `history.jsonl`, or "epoch" where there is no validation data.
             is_best: whether it is the best so far.
         """
         if self._quiet:
@@ -284,10 +284,11 @@ def _length(summary: Mapping[str, Any]) -> str:
     epochs, per_epoch = finite(summary.get("epochs")), finite(summary.get("steps_per_epoch"))
     steps, batch = finite(summary.get("steps")), finite(summary.get("batch"))
     samples = f" of {counted(batch, 'sample')}" if batch else ""
-    if epochs and per_epoch:
+    if epochs and per_epoch and epochs >= 1:
         return f"{counted(epochs, 'epoch')} × {counted(per_epoch, 'update')}{samples}"
     if steps:
-        return f"{counted(steps, 'update')}{samples}"
+        part = f", {epochs:.2g} of an epoch" if epochs else ""
+        return f"{counted(steps, 'update')}{samples}{part}"
     return counted(epochs, "epoch") if epochs else ""
 
 
