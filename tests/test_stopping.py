@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from tests.helpers.trainings import BN_TASK, ONE, TASKS, rows
+from tests.helpers.trainings import BN_TASK, ONE, TOLERANCE, TASKS, rows
 from torch import Tensor, nn
 
 from talweg import Metric, Recipe, Samples, StopKind, Task, Training, Weights
@@ -138,11 +138,12 @@ def without_host(training: Training) -> Training:
 
 @pytest.mark.parametrize("rule", [SGD(lr=0.05), AdamW(lr=1e-3), LAMB(lr=1e-2)], ids=lambda r: type(r).__name__)
 def test_the_loop_without_host_is_the_same_loop(rule: Rule) -> None:
-    recipe = Recipe(batch=16, epochs=2, clip=1.0, optimizer=rule, weights=Weights(initialize="kaiming_normal"))
+    weights = Weights(initialize="kaiming_normal")
+    recipe = Recipe(batch=16, epochs=2, clip=1.0, precision="float64", optimizer=rule, weights=weights)
     one, other = Training(BN_TASK, recipe, ONE), without_host(Training(BN_TASK, recipe, ONE))
     losses = [[float(step.loss) for step in training] for training in (one, other)]
-    np.testing.assert_allclose(losses[0], losses[1], rtol=1e-5)
-    torch.testing.assert_close(one.theta.value, other.theta.value, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(losses[0], losses[1], rtol=TOLERANCE)
+    torch.testing.assert_close(one.theta.value, other.theta.value, rtol=TOLERANCE, atol=TOLERANCE)
     assert len(one.history.rows) == len(other.history.rows)
 
 

@@ -127,9 +127,7 @@ def test_pooled_regions_begin_where_the_formula_says(name):
             # torch's first random number is that of the columns
             columns, rows = ([int((i + v) * alpha) - int(v * alpha) for i in range(m - 1)] for v in u[b, c].tolist())
             columns, rows = [*columns, n - k], [*rows, n - k]
-            expected = torch.stack(
-                [torch.stack([x[b, c, i : i + k, j : j + k].max() for j in columns]) for i in rows]
-            )
+            expected = torch.stack([torch.stack([x[b, c, i : i + k, j : j + k].max() for j in columns]) for i in rows])
             assert torch.equal(y[b, c], expected)
 
 

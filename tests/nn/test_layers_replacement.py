@@ -76,7 +76,7 @@ def test_models_keep_all_but_the_origin_of_their_noise(name):
 
 
 def test_wide_resnet_on_channels_last_images():
-    model = wide_resnet(depth=10, width=1, dropout=0.3).to(memory_format=torch.channels_last)
+    model = wide_resnet(10, 1, dropout=0.3).to(memory_format=torch.channels_last)
     assert len(replace_noise(model)) == 3
     assert unkeyed_noise(model, IMAGES) is None
 

@@ -77,21 +77,22 @@ def unkeyed_noise(module: nn.Module, x: Tensor) -> str | None:
         >>> unkeyed_noise(net, torch.ones(4, 2))
         'rnn (LSTM)'
     """
-    first, second = (_outputs(module, x, seed) for seed in (0, 1))
-    for (name, a), (_, b) in zip(first, second, strict=False):
-        if not _same(a, b):
-            return name
+    first, second = (_passed(module, x, seed) for seed in (0, 1))
+    for (label, taken, given), (_, taken_again, given_again) in zip(first, second, strict=False):
+        if _same(taken, taken_again) and not _same(given, given_again):
+            return label
     return None
 
 
-def _outputs(module: nn.Module, x: Tensor, seed: int) -> list[tuple[str, Any]]:
-    """What every layer gives, in the order in which they finish: a layer comes before those that contain it."""
-    found: list[tuple[str, Any]] = []
+def _passed(module: nn.Module, x: Tensor, seed: int) -> list[tuple[str, Any, Any]]:
+    """What every layer takes and gives, in the order in which they finish: a layer before those that contain it."""
+    found: list[tuple[str, Any, Any]] = []
+
+    def hook(label: str) -> Callable[..., None]:
+        return lambda layer, args, kwargs, output: found.append((label, _kept((args, kwargs)), _kept(output)))
+
     layers = [(f"{name} ({type(layer).__name__})".lstrip(), layer) for name, layer in module.named_modules()]
-    handles = [
-        layer.register_forward_hook(lambda layer, x, y, label=label: found.append((label, y)))
-        for label, layer in layers
-    ]
+    handles = [layer.register_forward_hook(hook(label), with_kwargs=True) for label, layer in layers]
     modes = {layer: layer.training for _, layer in layers}
     buffers = {name: buffer.clone() for name, buffer in module.named_buffers()}
     samples = torch.arange(x.shape[0], device=x.device)

@@ -23,7 +23,7 @@ _TILE = 96  # pixels that small images are enlarged to, by a whole factor
 _LARGEST = 224  # larger images are reduced to this
 _GAP, _MARGIN, _LINE = 8, 24, 19
 _WIDEST, _NARROWEST = 1100, 560  # pixels of the whole sheet, where the images leave the choice
-_PANEL, _HISTOGRAM = 250, 110  # of one panel of statistics: its least width, and the height of its histogram
+_PANEL, _ABOVE, _HISTOGRAM = 250, 30, 110  # of one panel of statistics: least width, height above and of the histogram
 _CHANNELS = {1: (("grey", INK),), 3: (("red", "#c0392b"), ("green", "#1e8449"), ("blue", "#2f6db3"))}
 _OTHERS = ("#2f6db3", "#d9651f", "#11845b", "#7a4fb5")
 _SHOWN = 4  # channels in the statistics, at most
@@ -132,7 +132,7 @@ def _draw(
     total = max(grid, panels, _NARROWEST) + 2 * _MARGIN
     top = _MARGIN + (26 if heading else 0) + _LINE * len(notes) + (_LINE if titles else 0) + _GAP
     table = max((min(len(found), _SHOWN + 1) for found in statistics.values()), default=0)
-    below = 2 * _LINE + _HISTOGRAM + _LINE * (table + 3) if statistics else 0
+    below = _ABOVE + _HISTOGRAM + _LINE * (table + 3) if statistics else 0
     end = top + rows * (height + _GAP) + _LINE * sum(captioned)
     canvas = np.empty((end + below + _MARGIN, total, 3), np.uint8)
     canvas[:] = [int(PAPER[i : i + 2], 16) for i in (1, 3, 5)]
@@ -167,7 +167,7 @@ def _panel(page: _Page, x: float, y: float, width: float, stage: str, channels: 
     """One stage: its name, the histogram, and a table with a line for each channel."""
     names = _CHANNELS.get(len(channels)) or [(f"ch. {c}", _OTHERS[c % 4]) for c in range(len(channels))]
     page.text(x, y, stage, width, weight="bold")
-    axes = page.axes(x, y + _LINE, width, _HISTOGRAM)
+    axes = page.axes(x, y + _ABOVE, width, _HISTOGRAM)
     shown = list(zip(channels, names, strict=True))[:_SHOWN]
     for channel, (_, colour) in shown:
         axes.stairs(channel.counts, channel.edges, color=colour, lw=1.2, fill=len(channels) == 1, alpha=0.85)
@@ -179,14 +179,14 @@ def _panel(page: _Page, x: float, y: float, width: float, stage: str, channels: 
         if 0 < 1.25 * inner < max(channel.counts[bar] for channel, _ in shown):
             share = np.mean([channel.counts[bar] / channel.counts.sum() for channel, _ in shown])
             place = x + 14 if side == "left" else x + width - 14
-            page.text(place, y + 12, f"{share:.0%}", width, colour=MUTED, size=8, align=side)
+            page.text(place, y + 20, f"{share:.0%}", width, colour=MUTED, size=8, align=side)
     axes.set_yticks([])
     axes.spines[["top", "right", "left"]].set_visible(False)
     axes.spines["bottom"].set_color(GRID)
     axes.tick_params(colors=MUTED, labelsize=8, length=0, pad=4)
     axes.set_facecolor("none")
     ends = [x + width * (0.18 + 0.205 * (k + 1)) for k in range(4)]  # where the columns of numbers end
-    y += _LINE + _HISTOGRAM + 30
+    y += _ABOVE + _HISTOGRAM + 30
     for end, word in zip(ends, ("mean", "std", "min", "max"), strict=True):
         page.text(end, y, word, width, colour=MUTED, align="right")
     for channel, (name, colour) in shown:
