@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -144,20 +145,37 @@ def test_a_loss_that_is_not_finite_ends_the_run_before_the_update(
     assert [row["step"] for row in rows if row["kind"] == "train"] == list(range(1, update))
 
 
+def without_host(training: Training) -> Training:
+    """The training as on an accelerator, where passes go on until the host looks at the losses; its tensors stay here."""
+    training._halt = torch.zeros(())
+    training._kept = Kept(training.module, training.built.ema.vectors().values())
+    return training
+
+
 def test_where_the_host_does_not_wait_for_the_loss_statistics_stay_finite_too(tmp_path: Path) -> None:
-    """As on an accelerator, where passes go on until the host looks at the losses; the tensors stay on the CPU."""
     (tmp_path / "bad.py").write_text(BAD)
     loaded = load_task(TaskSource(name=f"{tmp_path}/bad.py:norm"))
     recipe = Recipe(batch=20, optimizer=SGD(lr=1e18), schedule=Constant(), weights=Weights(ema=0.9))
     training = Training(loaded.task, recipe, Layout(device="cpu"))
-    training._halt = torch.zeros(())
-    training._kept = Kept(training.module, training.built.ema.vectors().values())
+    without_host(training)
     for _ in training:
         pass
     assert training.stop.kind is StopKind.NON_FINITE
     tensors, facts = training.state()
     assert facts["step"] == 1
     assert not [name for name, t in tensors.items() if not bool(t.isfinite().all())]
+
+    good = Training(loaded.task, replace(recipe, optimizer=SGD(lr=0.01), epochs=1), Layout(device="cpu"))
+    for _ in good:
+        pass
+    tensors, facts = good.state()
+    resumed = without_host(Training(loaded.task, recipe, Layout(device="cpu")))
+    resumed.load(tensors, facts, good.history.rows)
+    for _ in resumed:
+        pass
+    assert resumed.stop.kind is StopKind.NON_FINITE
+    for name, buffer in resumed.module.named_buffers():
+        assert torch.equal(buffer, tensors[f"buffer/{name}"])  # those of the checkpoint, not those of a fresh model
 
 
 def test_early_stopping_leaves_the_best_weights(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

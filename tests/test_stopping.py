@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from tests.helpers.trainings import BN_TASK, ONE, TOLERANCE, TASKS, rows
+from tests.helpers.trainings import BN_TASK, ONE, TASKS, TOLERANCE, rows
 from torch import Tensor, nn
 
 from talweg import Metric, Recipe, Samples, StopKind, Task, Training, Weights

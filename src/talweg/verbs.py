@@ -124,7 +124,8 @@ def evaluate(folder: str | Path, task: Task | None = None, *, data: str = "valid
     chosen = getattr(task, data)
     if chosen is None:
         raise UserError(f"task {task.name!r} has no {data} data")
-    training = Training(replace(task, validation=chosen), run.recipe, run.layout, decisions=_decided(run.summary))
+    layout = replace(run.layout, compile="off")  # one pass: compiling would take longer
+    training = Training(replace(task, validation=chosen), run.recipe, layout, decisions=_decided(run.summary))
     fit_weights(training.module, run_weights(run), run)
     built = training.built
     assert built.validation is not None

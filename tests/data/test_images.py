@@ -4,23 +4,10 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from tests.helpers.pictures import deep, picture, tree, truncate
 
 from talweg.data import load_images
 from talweg.errors import UserError
-
-RNG = np.random.default_rng(0)
-
-
-def picture(path, shape=(6, 5, 3), **settings):
-    """Writes a random image of [H, W, C]; returns its pixels."""
-    pixels = RNG.integers(0, 256, shape, dtype=np.uint8)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(pixels.squeeze(2) if shape[2] == 1 else pixels).save(path, **settings)
-    return pixels
-
-
-def tree(root, n=10, classes=("cat", "dog", "emu"), **settings):
-    return {c: [picture(root / c / f"{i:03}.png", **settings) for i in range(n)] for c in classes}
 
 
 @pytest.mark.parametrize("channels", [1, 3])
@@ -84,16 +71,6 @@ def test_progress_ends_at_the_last_image(tmp_path):
     seen = []
     load_images(tmp_path, progress=lambda done, total: seen.append((done, total)))
     assert seen == [(64, 150), (128, 150), (150, 150)]
-
-
-def truncate(path):
-    picture(path, (40, 40, 3), quality=95)
-    path.write_bytes(path.read_bytes()[:600])
-
-
-def deep(path):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(RNG.integers(0, 60000, (6, 5), dtype=np.uint16)).save(path)
 
 
 # what is done to a good tree, settings, how the message begins (with {root}), what it must also say

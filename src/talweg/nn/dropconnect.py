@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from talweg.errors import require
 from talweg.nn.dropout import keep_levels
-from talweg.nn.noise import LEVELS, Noisy, random_bits
+from talweg.nn.noise import LEVELS, Noisy, chosen, random_bits
 
 
 class DropConnect(Noisy, nn.Linear):
@@ -57,7 +57,7 @@ class DropConnect(Noisy, nn.Linear):
         if not self.training or levels == LEVELS:
             return super().forward(input)
         out, into = self.weight.shape
-        keep = random_bits(self, input, out * into, shared=not self.per_sample) < levels - LEVELS // 2
+        keep = chosen(random_bits(self, input, out * into, shared=not self.per_sample), levels, self.weight.dtype)
         weight = self.weight * keep.view(-1, out, into) * (LEVELS / levels)  # [B or 1, out, in]
         if not self.per_sample:
             return F.linear(input, weight[0], self.bias)

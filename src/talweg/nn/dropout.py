@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from talweg.nn.noise import LEVELS, Noisy, bits_like, is_announced, random_bits
+from talweg.nn.noise import LEVELS, Noisy, bits_like, chosen, is_announced, random_bits
 
 
 def keep_levels(p: float) -> int:
@@ -23,7 +23,7 @@ def keep_levels(p: float) -> int:
 
 
 def keep_mask(layer: Noisy, x: Tensor, levels: int, *, channels: bool = False) -> Tensor:
-    """Which values of x are kept: a boolean mask of x's shape, or [B, C, 1, …] for whole channels.
+    """1 for the values of x that are kept, 0 for the others: of x's shape, or [B, C, 1, …] for whole channels.
 
     Args:
         layer: the layer that draws.
@@ -32,8 +32,8 @@ def keep_mask(layer: Noisy, x: Tensor, levels: int, *, channels: bool = False) -
         channels: keep or drop whole channels.
     """
     if not channels:
-        return bits_like(layer, x) < levels - LEVELS // 2
-    keep = random_bits(layer, x, x.shape[1]) < levels - LEVELS // 2
+        return chosen(bits_like(layer, x), levels, x.dtype)
+    keep = chosen(random_bits(layer, x, x.shape[1]), levels, x.dtype)
     return keep.view(*x.shape[:2], *[1] * (x.dim() - 2))
 
 
@@ -130,7 +130,7 @@ class _SelfNormalizingDropout(Noisy, nn.modules.dropout._DropoutNd):
         low, q = -1.7580993408473766, levels / LEVELS
         a = (q + low**2 * q * (1 - q)) ** -0.5
         keep = keep_mask(self, input, levels, channels=self.channels)
-        y = torch.where(keep, a * input, a * low) - a * (1 - q) * low
+        y = torch.where(keep.bool(), a * input, a * low) - a * (1 - q) * low
         return input.copy_(y) if self.inplace else y
 
 

@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from talweg.errors import require
 from talweg.nn.dropout import keep_levels
-from talweg.nn.noise import LEVELS, Noisy, random_bits
+from talweg.nn.noise import LEVELS, Noisy, chosen, random_bits
 
 
 class StochasticDepth(Noisy, nn.Module):
@@ -30,7 +30,7 @@ class StochasticDepth(Noisy, nn.Module):
         >>> drop = StochasticDepth(0.5)
         >>> names = name_layers(drop)
         >>> with noise_context(seed=0, step=1, indices=torch.arange(5)):
-        ...     drop(torch.ones(6, 2)).tolist()
+        ...     drop(torch.ones(5, 2)).tolist()
         [[0.0, 0.0], [0.0, 0.0], [2.0, 2.0], [2.0, 2.0], [0.0, 0.0]]
 
     Source: G. Huang, Y. Sun, Z. Liu, D. Sedra, K. Weinberger, "Deep networks with stochastic depth", 2016.
@@ -46,7 +46,7 @@ class StochasticDepth(Noisy, nn.Module):
         levels = keep_levels(self.p)
         if not self.training or levels == LEVELS:
             return x
-        keep = random_bits(self, x, 1) < levels - LEVELS // 2  # [B, 1]
+        keep = chosen(random_bits(self, x, 1), levels, x.dtype)  # [B, 1]
         return x * keep.view(-1, *[1] * (x.dim() - 1)) * (LEVELS / levels)
 
     def extra_repr(self) -> str:
