@@ -11,20 +11,19 @@ momentum and weight decay:
   because torchvision's wheel does not import beside a CPU build of torch), torch's fused SGD. Its step alone is the time
   of the same update on one batch that lies ready.
 
-Each runs in a process of its own, in turns. An epoch is timed over a part of the training set: 40 updates, or 6 with
+Each runs in a process of its own, in turns. An epoch is timed over a part of the training set: 40 updates, or 4 with
 --quick. Ours gathers, augments and normalises in every update, so its step alone is no shorter than its epoch's.
 """
 
 from __future__ import annotations
 
-import os
 import statistics
 import sys
 import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -46,14 +45,27 @@ SCHEDULE = Cosine(warmup=0.1)
 MEAN, STD = (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)
 WORKERS = 2
 SEEDS = (0, 1, 2)
-QUICK_BATCH = 32  # for the accuracy with --quick: few images, and yet enough updates to learn something
 NOISE = 2.13  # Student's t, 4 degrees of freedom, 95 % one-sided
-PER_CLASS = {"full": (1280, 500), "quick": (128, 50)}  # images of train/ and of test/ that accuracy is measured with
+
+
+class Plan(NamedTuple):
+    """How much is measured."""
+
+    updates: int  # of an epoch that is timed
+    repetitions: int
+    per_class: tuple[int, int]  # images of train/ and of test/
+    epochs: int  # of the comparison of accuracies
+    batch: int  # there
+
+
+FULL = Plan(updates=40, repetitions=7, per_class=(1280, 500), epochs=6, batch=BATCH)
+# Few images, and yet so many updates for the accuracy that something is learnt.
+QUICK = Plan(updates=4, repetitions=3, per_class=(96, 50), epochs=1, batch=32)
 
 Arrays = dict[str, np.ndarray]  # x: uint8 [N, 32, 32, 3], y: int64 [N] of train and test
 
 
-def ours(images: Arrays, threads: int) -> Callable[..., Any]:
+def ours(images: Arrays) -> Callable[..., float]:
     """Talweg; see `contestant`."""
     train = (torch.from_numpy(images["x"]).permute(0, 3, 1, 2), torch.from_numpy(images["y"]))
     test = (torch.from_numpy(images["x_test"]).permute(0, 3, 1, 2), torch.from_numpy(images["y_test"]))
@@ -70,7 +82,7 @@ def ours(images: Arrays, threads: int) -> Callable[..., Any]:
             schedule=SCHEDULE,
             samples=Samples(augment=("crop", "flip")),
         )
-        return Training(task, recipe, Layout(device="cpu", threads=threads, compile="off"))
+        return Training(task, recipe, Layout(device="cpu", threads=torch.get_num_threads(), compile="off"))
 
     running: dict[int, Any] = {}
 
@@ -114,9 +126,8 @@ class PerSample(Dataset[tuple[Tensor, int]]):
         return x.sub_(self.mean).div_(self.std), self.y[index]
 
 
-def peer(images: Arrays, threads: int) -> Callable[..., Any]:
+def peer(images: Arrays) -> Callable[..., float]:
     """The default loop; see `contestant`."""
-    torch.set_num_threads(threads)
 
     def start(seed: int, batch: int, part: int) -> tuple[nn.Module, torch.optim.Optimizer, DataLoader[Any]]:
         torch.manual_seed(seed)
@@ -180,8 +191,13 @@ def peer(images: Arrays, threads: int) -> Callable[..., Any]:
 
 
 def contestant(**functions: Callable[..., float]) -> Callable[..., float]:
-    """One function that is told by name what to do: "epoch", "step" (the peer's) or "accuracy", and with what."""
-    return lambda name, *what: functions[name](*what)
+    """One function that is told what to do: "epoch", "step" (the peer's) or "accuracy", on how many threads, with what."""
+
+    def run(name: str, threads: int, *what: int) -> float:
+        torch.set_num_threads(threads)
+        return functions[name](*what)
+
+    return run
 
 
 def some_images(root: Path, per_class: tuple[int, int]) -> Arrays:
@@ -202,41 +218,39 @@ def some_images(root: Path, per_class: tuple[int, int]) -> Arrays:
     return found
 
 
-def measure(report: Report, images: Arrays, threads: int, updates: int, repetitions: int) -> None:
-    """Epoch and step of both with a number of threads, in turns."""
-    mine, theirs = Apart(ours, images, threads), Apart(peer, images, threads)
-    epochs: Times = {"ours": [], "peer": []}
-    steps: Times = {"ours": [], "peer": []}
-    warm = 2
-    for repetition in range(warm + repetitions):
-        took = {"ours": mine("epoch", updates), "peer": theirs("epoch", updates)}
-        step = theirs("step", updates)
-        if repetition >= warm:
-            epochs["ours"].append(took["ours"])
-            epochs["peer"].append(took["peer"])
-            steps["ours"].append(took["ours"])
-            steps["peer"].append(step)
-    report.compare(f"epoch, {threads} threads", epochs, "ours", "peer", 0.5)
-    report.compare(f"step, {threads} threads", steps, "ours", "peer", 0.62)
-    mine.close()
-    theirs.close()
+def measure(report: Report, mine: Apart, theirs: Apart, threads: list[int], plan: Plan) -> None:
+    """Epoch and step of both with each number of threads, in turns."""
+    times: dict[tuple[str, int], Times] = {
+        (what, n): {"ours": [], "peer": []} for what in ("epoch", "step") for n in threads
+    }
+    for repetition in range(plan.repetitions + 1):
+        for n in threads:
+            own = mine("epoch", n, plan.updates)
+            whole, alone = theirs("epoch", n, plan.updates), theirs("step", n, plan.updates // 2)
+            if repetition:  # the first round warms up
+                for what, peers in (("epoch", whole), ("step", alone)):
+                    times[what, n]["ours"].append(own)
+                    times[what, n]["peer"].append(peers)
+    for n in threads:
+        report.compare(f"epoch, {n} threads", times["epoch", n], "ours", "peer", 0.5)
+        report.compare(f"step, {n} threads", times["step", n], "ours", "peer", 0.62)
 
 
-def compare_accuracy(report: Report, images: Arrays, threads: int, epochs: int, batch: int) -> None:
+def compare_accuracy(report: Report, mine: Apart, theirs: Apart, threads: int, plan: Plan) -> None:
     """Validation accuracy after equal epochs; the figure is the loss against the peer in standard errors."""
-    mine, theirs = Apart(ours, images, threads), Apart(peer, images, threads)
-    found = {"ours": [mine("accuracy", seed, epochs, batch) for seed in SEEDS]}
-    found["peer"] = [theirs("accuracy", seed, epochs, batch) for seed in SEEDS]
-    mine.close()
-    theirs.close()
+    found: dict[str, list[float]] = {"ours": [], "peer": []}
+    for seed in SEEDS:
+        found["ours"].append(mine("accuracy", threads, seed, plan.epochs, plan.batch))
+        found["peer"].append(theirs("accuracy", threads, seed, plan.epochs, plan.batch))
     means = {name: statistics.fmean(values) for name, values in found.items()}
     pooled = (sum(statistics.variance(values) for values in found.values()) / 2) ** 0.5
     error = pooled * (2 / len(SEEDS)) ** 0.5
     report.figure("accuracy lost, standard errors", (means["peer"] - means["ours"]) / max(error, 1e-9), NOISE)
     for name, values in found.items():
         report.note(f"accuracy, {name}: {means[name]:.2%} ({', '.join(f'{v:.2%}' for v in values)})")
+    train, test = (10 * count for count in plan.per_class)
     report.note(
-        f"accuracy after {epochs} epochs of {len(images['y']):,} images, {len(images['y_test']):,} to test, 3 seeds"
+        f"after {plan.epochs} epochs of {train:,} images, batch {plan.batch}; {test:,} test images; seeds {SEEDS}"
     )
 
 
@@ -244,19 +258,19 @@ def main() -> None:
     """Measures, prints, and says whether the targets are met."""
     options = arguments("ResNet-20 on CIFAR-10 beside a default PyTorch loop", data="train/<class>/*, test/<class>/*")
     report = Report("ResNet-20, batch 128, crop + flip: seconds an update")
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    counts = sorted({1, cores})
     if not cpu_multiplies_bf16():
         report.skip("ours in bf16", "this CPU has no bfloat16 instructions; the bounds are for one that has")
+    plan = QUICK if options.quick else FULL
     try:
-        images = some_images(Path(options.data), PER_CLASS["quick" if options.quick else "full"])
+        images = some_images(Path(options.data), plan.per_class)
     except (OSError, UserError) as error:
         sys.exit(f"--data must hold train/<class>/* and test/<class>/* of CIFAR-10 ({error})")
-    for threads in counts:
-        updates, repetitions = (6, 3) if options.quick else (40, 7)
-        measure(report, images, threads, updates, repetitions)
-    epochs, batch = (1, QUICK_BATCH) if options.quick else (6, BATCH)
-    compare_accuracy(report, images, counts[-1], epochs, batch)
+    mine, theirs = Apart(ours, images), Apart(peer, images)
+    cores = torch.get_num_threads()
+    measure(report, mine, theirs, sorted({1, cores}), plan)
+    compare_accuracy(report, mine, theirs, cores, plan)
+    mine.close()
+    theirs.close()
     report.finish(options.json)
 
 

@@ -66,6 +66,11 @@ TRAININGS: list[tuple[str, str, list[str]]] = [
         "--micro-batch 4",
         ["micro_batch=4 would change the result", "BatchNorm1d", "use micro_batch=0"],
     ),
+    (
+        "with_statistics",
+        "--batch 13",
+        ["no statistics of a batch of shape [1, 6]", "choose a batch that leaves more than one"],
+    ),
     ("unknown_loss", "", ["unknown loss 'cross_entrpy': did you mean 'cross_entropy'?"]),
     ("unknown_metric", "", ["unknown metric 'acuracy': did you mean 'accuracy'?"]),
     ("unknown_normalizer", "", ["unknown normalize 'standardise': did you mean 'standardize'?"]),

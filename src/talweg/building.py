@@ -104,6 +104,10 @@ def build(task: Task, recipe: Recipe, layout: Layout, decided: Mapping[str, str]
 
     engine = OneDevice(module, task.loss_function, theta, bf16=precision == "bf16")
 
+    if len(train) % feed.order.batch == 1:  # the last batch of an epoch is a single sample: not every layer can take it
+        with untouched(module):
+            engine(*next(feed.windows(feed.steps_per_epoch - 1, feed.steps_per_epoch)))
+
     def one_window() -> tuple[Window, int]:
         return next(feed.windows(0, 1))
 

@@ -90,16 +90,19 @@ def resume(words: Sequence[str]) -> int:
 def evaluate(words: Sequence[str]) -> int:
     """loss and metrics of a run's best weights"""
 
-    def command(run: RunFolder, data: Literal["validation", "test", "train"] = "validation") -> Action:
+    def command(
+        run: RunFolder, data: Literal["validation", "test", "train"] = "validation", device: str = "auto"
+    ) -> Action:
         """Loss and metrics of a run's best weights; every sample counts once.
 
         Args:
             run: the run folder
             data: which of the task's data
+            device: where: auto, cpu, cuda, cuda:1, mps
         """
 
         def action() -> int:
-            values = verbs.evaluate(run, data=data)
+            values = verbs.evaluate(run, data=data, device=device)
             print(f"{data}: " + "  ".join(f"{name} {value:.6g}" for name, value in values.items()))
             return 0
 

@@ -112,6 +112,11 @@ def explained(error: Exception, x: Tensor, what: str = "model or loss") -> UserE
             f"the device ran out of memory on {x.shape[0]} samples at once: set micro_batch to {max(1, x.shape[0] // 2)} "
             "or less (the result stays the same)"
         )
+    if "more than 1 value per channel" in str(error):
+        return UserError(
+            f"a batch norm has no statistics of a batch of shape {list(x.shape)}: choose a batch that leaves more than one "
+            "sample for the last batch of an epoch"
+        )
     if "does not require grad" in str(error):
         return UserError(
             "the loss does not depend on the model's parameters: compute it from the output with torch operations, "

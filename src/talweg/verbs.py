@@ -106,13 +106,16 @@ def resume(folder: str | Path, task: Task | None = None, layout: Layout | None =
         return _drive(training, run, source, quiet, notes)
 
 
-def evaluate(folder: str | Path, task: Task | None = None, *, data: str = "validation") -> dict[str, float]:
+def evaluate(
+    folder: str | Path, task: Task | None = None, *, data: str = "validation", device: str = "auto"
+) -> dict[str, float]:
     """Loss and metrics of a run's best weights; every sample counts once.
 
     Args:
         folder: the run folder.
         task: what was learnt; needed for a task that was made in Python, found by name for others.
         data: "validation", "test" or "train".
+        device: where, as in `Layout`.
 
     Raises:
         UserError: no run there, the task has no such data, or the weights are not the model's.
@@ -124,7 +127,7 @@ def evaluate(folder: str | Path, task: Task | None = None, *, data: str = "valid
     chosen = getattr(task, data)
     if chosen is None:
         raise UserError(f"task {task.name!r} has no {data} data")
-    layout = replace(run.layout, compile="off")  # one pass: compiling would take longer
+    layout = replace(run.layout, compile="off", device=device)  # one pass: compiling would take longer
     training = Training(replace(task, validation=chosen), run.recipe, layout, decisions=_decided(run.summary))
     fit_weights(training.module, run_weights(run), run)
     built = training.built

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from talweg.nn import dropout
+import talweg.nn.dropout as dropout
 from talweg.nn.activations import RReLU
 from talweg.nn.noise import name_layers, noise_context
 from talweg.nn.pooling import FractionalMaxPool2d, FractionalMaxPool3d
