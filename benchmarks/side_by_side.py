@@ -120,6 +120,25 @@ def _serve(pipe: Connection, make: Callable[..., Callable[..., Any]], settings: 
             pipe.send(error)
 
 
+def mend_torchvision() -> None:
+    """Makes torchvision importable beside a CPU build of torch: several peers import it without need.
+
+    Its released wheel is a CUDA build, whose operators are then missing; two of them must at least be known by name.
+    """
+    try:
+        import torchvision  # noqa: F401
+    except ImportError:
+        return
+    except RuntimeError:
+        library = torch.library.Library("torchvision", "DEF")
+        for operator in ("nms", "qnms"):
+            library.define(f"{operator}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+        _LIBRARIES.append(library)  # what it defines is forgotten with it
+
+
+_LIBRARIES: list[torch.library.Library] = []
+
+
 def machine() -> str:
     """The machine in words: processor features that matter, threads and torch's version; no names of hosts."""
     if torch.cuda.is_available():

@@ -17,7 +17,7 @@ from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
-from side_by_side import Report, arguments, interleave
+from side_by_side import Report, arguments, interleave, mend_torchvision
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
@@ -123,6 +123,7 @@ def accelerate_loop(x: Tensor, y: Tensor) -> Callable[[], float]:
 
 def lightning_trainer(x: Tensor, y: Tensor) -> Callable[[], float]:
     """Lightning's Trainer in `barebones` mode, timed between its first and last hook of the training."""
+    mend_torchvision()  # torchmetrics, which Lightning imports, imports it where it is installed
     from lightning.pytorch import LightningModule, Trainer
 
     for name in ("lightning.pytorch", "lightning.fabric"):

@@ -11,7 +11,20 @@ from torch import Tensor, nn
 from torch.utils.data import TensorDataset
 
 from talweg.averaging import EMA
-from talweg.data import Arrays, Order, Scale, Source, Standardize, as_source, augmentation, check_labels, place
+from talweg.data import (
+    Arrays,
+    Normalizer,
+    Order,
+    Scale,
+    Source,
+    as_source,
+    augmentation,
+    check_labels,
+    parse_normalizer,
+    parse_order,
+    place,
+)
+from talweg.data.augment import Augmentation
 from talweg.device import Decision, choose_device, choose_precision
 from talweg.engine import OneDevice, Window, explained, loss_sums, told
 from talweg.errors import UserError
@@ -49,7 +62,7 @@ class Built:
     ema: EMA | None
     train: Feed
     validation: Feed | None
-    normalizer: Standardize | Scale
+    normalizer: Normalizer
     monitor: Monitor
     total_steps: int
     decisions: list[Decision]
@@ -176,33 +189,46 @@ def first_samples(source: Source) -> tuple[Tensor, Tensor]:
     return next(iter(source.batches([range(min(2, len(source)))])))
 
 
-def fit_normalizer(task: Task, train: Source) -> Standardize | Scale:
+def fit_normalizer(task: Task, train: Source) -> Normalizer:
     """The normaliser that the task asks for, fitted on its training data; token numbers are left as they are."""
     x, _ = first_samples(train)
     is_tokens = x.dtype in (torch.int64, torch.int32)
-    return Standardize.fit(train) if task.normalize == "standardize" and not is_tokens else Scale()
+    return Scale() if is_tokens else parse_normalizer(task.normalize).fit(train)
 
 
 def make_feed(
     source: Source,
     recipe: Recipe,
     layout: Layout,
-    normalizer: Standardize | Scale,
+    normalizer: Normalizer,
     device: torch.device,
     *,
     augment: bool,
 ) -> Feed:
     """The batches of a source as the model sees them, on the device; prepared once where every batch would be the same."""
-    order = Order(len(source), min(recipe.batch, len(source)), recipe.seed, recipe.samples.order)
+    name = recipe.samples.order if augment else "sequential"
+    labels = class_numbers(source, name) if parse_order(name).ordering.needs else None
+    order = Order(len(source), min(recipe.batch, len(source)), recipe.seed, name, labels=labels)
     change = augmentation(recipe.samples.augment) if augment else None
+    if isinstance(change, Augmentation):
+        change = change.fit(source)
     placed = place(source, device)
     once = prepared_once(placed, normalizer, PREPARED_BYTES) if change is None else None
     prepare = identity if once else normalizer
     return Feed(once or placed, order, prepare, change, layout.micro_batch, normalizer.dtype)
 
 
+def class_numbers(source: Source, order: str) -> Tensor:
+    """The labels that an order by class needs: they must be at hand without reading every sample."""
+    if not isinstance(source, Arrays) or source.y.dim() != 1 or source.y.is_floating_point():
+        raise UserError(
+            f"order {order!r} needs one class number for each sample, in memory: give arrays with integer labels"
+        )
+    return source.y.cpu()
+
+
 def probe(
-    task: Task, module: nn.Module, normalizer: Standardize | Scale, source: Source, device: torch.device, name: str
+    task: Task, module: nn.Module, normalizer: Normalizer, source: Source, device: torch.device, name: str
 ) -> None:
     """Passes the first samples through model, loss and metrics, so that a mistake shows before the training starts."""
     x, y = first_samples(source)

@@ -13,14 +13,17 @@ from tyro.conf import Positional, arg
 
 from talweg import verbs
 from talweg.arguments import default_recipe, file_task, name_of, positional, run_command
+from talweg.data.pack import pack as pack_images
 from talweg.errors import UserError, unknown
 from talweg.layout import Layout
 from talweg.optimizers import RULES
-from talweg.recipe import Recipe
+from talweg.recipe import Recipe, Samples
+from talweg.report.bar import Bar
 from talweg.report.schedule_plot import plot_schedule, sketch
 from talweg.run import Run
 from talweg.schedules import SCHEDULES
-from talweg.tasks import TASKS, TaskSource
+from talweg.show import show as draw_sheet
+from talweg.tasks import TASKS, TaskSource, load_task
 from talweg.version import VERSION
 
 USAGE_ERROR, FAILED, INTERRUPTED = 2, 1, 130
@@ -146,6 +149,88 @@ def schedule(words: Sequence[str]) -> int:
     return run_command("schedule", command, words)
 
 
+def show(words: Sequence[str]) -> int:
+    """draw a sheet of augmented training samples: look before you train"""
+    loaded = file_task(words)
+    default = default_recipe(words, loaded.recipe if loaded else None).samples
+
+    def command(
+        task: Annotated[Positional[str], arg(metavar="TASK")],
+        samples: Samples = default,
+        data: str = "",
+        recipe: str = "",
+        seed: int = 0,
+        out: str = "",
+    ) -> Action:
+        """Draw a sheet of training samples, as stored and as augmented, and what normalisation does to them.
+
+        Args:
+            task: a built-in name (see `talweg tasks`) or path/to/file.py:name
+            samples: how the samples are shown
+            data: folder or file of the data, for built-in tasks that need one
+            recipe: a TOML file; single flags win over it
+            seed: of the augmentation
+            out: the picture (default: TASK.png)
+        """
+
+        def action() -> int:
+            found = loaded or load_task(TaskSource(name=task, data=data))
+            print(
+                f"wrote {draw_sheet(found.task, Recipe(seed=seed, samples=samples), out or f'{found.task.name}.png')}"
+            )
+            return 0
+
+        return action
+
+    return run_command("show", command, words)
+
+
+def pack(words: Sequence[str]) -> int:
+    """decode a folder of images once into arrays that train at memory speed"""
+
+    def command(
+        root: Annotated[Positional[Path], arg(metavar="ROOT")],
+        out: Annotated[Positional[Path], arg(metavar="OUT")],
+        size: int = 0,
+        channels: Literal[0, 1, 3] = 0,
+        validation: float = 0.1,
+        workers: int = 0,
+        on_corrupt: Literal["refuse", "skip"] = "refuse",
+        quiet: bool = False,
+    ) -> Action:
+        """Decode a folder of images, one folder a class, into arrays on disk that train at memory speed.
+
+        Args:
+            root: holds train/<class>/ and validation/<class>/, or <class>/
+            out: the folder of the pack; train with: talweg train images --data OUT
+            size: side in pixels: images are resized to cover the square and cut at the centre (0: all have one size)
+            channels: 1 (grey) or 3 (colour) converts all images (0: all have the same number)
+            validation: fraction held out, where ROOT has no folder for it
+            workers: decoding processes (0: one a core)
+            on_corrupt: stop at a file that cannot be read, or leave it out and list it
+            quiet: no progress bar
+        """
+
+        def action() -> int:
+            with Bar("packing", quiet=quiet) as bar:
+                packed = pack_images(
+                    root,
+                    out,
+                    size=size or None,
+                    channels=channels or None,
+                    validation=validation,
+                    workers=workers,
+                    on_corrupt=on_corrupt,
+                    progress=bar,
+                )
+            print(packed.words())
+            return 0
+
+        return action
+
+    return run_command("pack", command, words)
+
+
 def tasks(words: Sequence[str]) -> int:
     """list the built-in tasks"""
 
@@ -170,6 +255,8 @@ COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
     "resume": resume,
     "evaluate": evaluate,
     "schedule": schedule,
+    "show": show,
+    "pack": pack,
     "tasks": tasks,
 }
 

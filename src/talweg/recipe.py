@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from talweg.data import AUGMENTATIONS, ORDERS
+from talweg.data import ORDERS, augmentation
 from talweg.errors import UserError, require, unknown
 from talweg.initialize import SCHEMES
 from talweg.optimizers import RULES, AdamW, Rule
@@ -23,17 +23,16 @@ class Samples:
     """How the training samples are shown."""
 
     order: str = "shuffled"
-    """the order of an epoch: shuffled or sequential"""
+    """the order of an epoch: shuffled, sequential, class_spread (neighbours differ in class), class_balanced"""
     augment: tuple[str, ...] = ()
-    """random changes to each image: crop (shifted by up to an eighth of the side), flip (left-right)"""
+    """random changes to each image: crop, flip, rotate:15, scale:0.8,1.2, jitter:0.4, cutout, randaugment:2,9; see talweg show"""
 
     def __post_init__(self) -> None:
         check_types(self)
-        if self.order not in ORDERS:
-            raise unknown("order", self.order, ORDERS)
-        for name in self.augment:
-            if name not in AUGMENTATIONS:
-                raise unknown("augmentation", name, AUGMENTATIONS)
+        known = [name for name, order in ORDERS.items() if order.needs in ("", "labels")]
+        if self.order not in known:
+            raise unknown("order", self.order, known)
+        augmentation(self.augment)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -9,6 +10,7 @@ from torch import Tensor
 
 from talweg.building import fit_normalizer, open_source
 from talweg.data import Source, augmentation
+from talweg.data.augment import Augmentation
 from talweg.errors import UserError
 from talweg.layout import Layout
 from talweg.recipe import Recipe
@@ -50,42 +52,54 @@ def show(task: Task, recipe: Recipe, out: str | Path, *, workers: int = 0) -> Pa
     source = open_source(task.train, "train", Layout(workers=workers))
     indices, x, y = _spread(source, task.name)
     normalizer = fit_normalizer(task, source)
-    augment, seed = augmentation(recipe.samples.augment), recipe.seed
+    change = _change(source, recipe)
     stored = pixel_statistics(x)
     levels = [channel.levels for channel in stored]
-    stages = {"stored": stored, "normalised": pixel_statistics(normalizer(x), levels)}
+    stages = {"stored": stored, "normalised": pixel_statistics(_planes(normalizer(x)), levels)}
     n, c, h, w = x.shape
     place = 0 if max(h, w) <= _SMALL else 1
-    chosen = _chosen(y, (_PLAIN if augment is None else _ROWS)[place])
-    rows = [x[chosen].float()]
-    titles: tuple[str, ...] = ()
-    if augment is not None:
-        changed = normalizer(augment(x, indices, seed, 0))
-        stages["augmented, normalised"] = pixel_statistics(changed, levels)
-        epochs = range(_EPOCHS[place])
-        rows += [augment(x[chosen], indices[chosen], seed, epoch).float() for epoch in epochs]
-        titles = ("stored", *(f"epoch {epoch + 1}" for epoch in epochs))
-    images = torch.stack(rows, 1).flatten(0, 1)  # row by row: a sample, then its changes
-    words = [_label(y[i], source.classes) for i in chosen.tolist()]
-    labels = [word for name in words for word in (name, *[""] * (len(rows) - 1))]
-    names = ", ".join(recipe.samples.augment) or "none"
+    chosen = _chosen(y, (_PLAIN if change is None else _ROWS)[place])
+    columns, titles = [(x[chosen], y[chosen])], ["stored"]
+    if change is not None:
+        changed, _ = change(x, y, indices, 0)
+        stages["augmented, normalised"] = pixel_statistics(_planes(normalizer(changed)), levels)
+        for epoch in range(_EPOCHS[place]):
+            columns.append(change(x[chosen], y[chosen], indices[chosen], epoch))
+            titles.append(f"epoch {epoch + 1}")
+    images = torch.stack([images.double() for images, _ in columns], 1).flatten(
+        0, 1
+    )  # sample by sample, with its changes
+    words = [[_label(y, source.classes) for y in labels] for _, labels in columns]
+    for later in words[1:]:  # one label is enough for a row in which all are the same
+        later[:] = ["" if word == first else word for word, first in zip(later, words[0], strict=True)]
     low, high = min(channel.min for channel in stored), max(channel.max for channel in stored)
     if x.dtype == torch.uint8 and high > 127:
         low, high = 0.0, 255.0
     return contact_sheet(
         images,
-        labels,
+        [word for row in zip(*words, strict=True) for word in row],
         out,
         heading=f"{task.name}: {len(source):,} training samples of {c} × {h} × {w}, {_kind(x)}",
         notes=(
-            f"augmentation: {names}; seed {seed}; black is {low:g}, white is {high:g}",
+            f"augmentation: {', '.join(recipe.samples.augment) or 'none'}; seed {recipe.seed}; "
+            f"black is {low:g}, white is {high:g}",
             f"statistics over {n:,} samples, normalised by {task.normalize!r}",
         ),
-        titles=titles,
-        columns=len(titles),
+        titles=titles if change else (),
+        columns=len(titles) if change else 0,
         limits=(low, high),
         statistics=stages,
     )
+
+
+def _change(source: Source, recipe: Recipe) -> Callable[[Tensor, Tensor, Tensor, int], tuple[Tensor, Tensor]] | None:
+    """What an epoch of the recipe makes of stored samples: (x, y, indices, epoch) → (x', y'); None: nothing."""
+    augment = augmentation(recipe.samples.augment)
+    if isinstance(augment, Augmentation):
+        augment = augment.fit(source)
+    if augment is None:
+        return None
+    return lambda x, y, indices, epoch: (augment(x, indices, recipe.seed, epoch), y)
 
 
 def _spread(source: Source, name: str) -> tuple[Tensor, Tensor, Tensor]:
@@ -93,7 +107,7 @@ def _spread(source: Source, name: str) -> tuple[Tensor, Tensor, Tensor]:
     first, _ = next(iter(source.batches([range(1)])))
     if first.dim() != 4:
         raise UserError(
-            f"talweg show needs images [N, C, H, W]; the samples of task {name!r} are {list(first.shape[1:])} of "
+            f"only images [N, C, H, W] can be shown; the samples of task {name!r} are {list(first.shape[1:])} of "
             f"{_kind(first)}"
         )
     most = max(1, min(len(source), _SAMPLES, _VALUES // first.numel()))
@@ -115,11 +129,21 @@ def _chosen(y: Tensor, most: int) -> Tensor:
 
 
 def _label(y: Tensor, classes: tuple[str, ...]) -> str:
+    """A target in words: the class, the two largest shares of a mixed one, or the number."""
+    if y.dim() == 1 and y.is_floating_point() and len(y) == len(classes):
+        shares, places = y.topk(min(2, len(y)))
+        pairs = zip(shares.tolist(), places.tolist(), strict=True)
+        return ", ".join(f"{classes[k]} {share:.2f}" for share, k in pairs if share >= 0.01)
     if y.dim():
         return ""
     if y.is_floating_point():
         return f"{y.item():.4g}"
     return classes[int(y)] if int(y) < len(classes) else str(int(y))
+
+
+def _planes(z: Tensor) -> Tensor:
+    """Normalised images; features that are no images any more, as those of PCA, as one channel."""
+    return z if z.dim() == 4 else z.flatten(1)[:, None, None]
 
 
 def _kind(x: Tensor) -> str:

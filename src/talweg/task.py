@@ -9,7 +9,7 @@ from typing import Any
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from talweg.data import NORMALIZERS
+from talweg.data import parse_normalizer
 from talweg.errors import UserError, require, unknown
 
 # A loss takes the model's output and the target and returns one of three forms:
@@ -105,8 +105,9 @@ class Task:
         test: data of the same form, looked at by `evaluate` only.
         loss: a name in `LOSSES`, or a function (output, target) → scalar mean, one loss an item, or (sum, count).
         metrics: names in `METRICS`, or `Metric` objects; the first one chooses the best weights (none: the loss does).
-        normalize: "standardize" (mean 0, variance 1, fitted on the training data), or "scale" (uint8 becomes x / 255, floats
-            are taken as they are). Token numbers are never touched.
+        normalize: "standardize" (mean 0, variance 1), "mean_pixel", "mean_image", "pca", "pca_whitening", "zca", all
+            fitted on the training data; or "scale" (uint8 becomes x / 255, floats are taken as they are). Token numbers
+            are never touched.
 
     Raises:
         UserError: an unknown name, or something that is not what it must be.
@@ -145,8 +146,7 @@ class Task:
             if isinstance(metric, str) and metric not in METRICS:
                 raise unknown("metric", metric, METRICS)
             require(isinstance(metric, str | Metric), "metrics", metric, "names or talweg.Metric objects")
-        if self.normalize not in NORMALIZERS:
-            raise unknown("normalize", self.normalize, NORMALIZERS)
+        parse_normalizer(self.normalize)
 
     @property
     def loss_function(self) -> Loss:

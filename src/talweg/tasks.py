@@ -18,6 +18,7 @@ import torch
 from torch import nn
 
 from talweg.data import Sets, load_cifar10, load_digits, load_images, load_mnist, load_text
+from talweg.data.pack import is_packed, load_packed
 from talweg.errors import UserError, unknown
 from talweg.nn.models import MODELS, gpt
 from talweg.recipe import Recipe
@@ -98,12 +99,17 @@ def _mnist(source: TaskSource) -> Task:
 
 def _cifar10(source: TaskSource) -> Task:
     path = Path(source.data)
-    sets = load_images(path) if (path / "train").is_dir() else load_cifar10(path)
+    sets = _folder_sets(path) if is_packed(path) or (path / "train").is_dir() else load_cifar10(path)
     return _images("cifar10", sets, source.model or "resnet20")
 
 
 def _folder(source: TaskSource) -> Task:
-    return _images("images", load_images(source.data), source.model or "resnet20")
+    return _images("images", _folder_sets(Path(source.data)), source.model or "resnet20")
+
+
+def _folder_sets(path: Path) -> Sets:
+    """Images of a pack, or decoded into memory from a tree with one folder a class."""
+    return load_packed(path) if is_packed(path) else load_images(path)
 
 
 def _bytes(source: TaskSource) -> Task:
@@ -215,6 +221,8 @@ TASKS: dict[str, BuiltIn] = {
         _cifar10, "32×32 photographs, 10 classes", "the folder of the CIFAR-10 files, or of train/<class>/"
     ),
     "images": BuiltIn(
-        _folder, "any folder of images, one folder a class", "the folder that holds <class>/*.jpg or png"
+        _folder,
+        "any folder of images, one folder a class",
+        "the folder that holds <class>/*.jpg or png, or what `talweg pack` made of it",
     ),
 }

@@ -90,9 +90,24 @@ def test_text_limit_and_default():
     assert (len(train), len(validation)) == (449, 49)
 
 
+def test_a_text_stays_on_disk(tmp_path):
+    path = tmp_path / "large.txt"
+    with open(path, "wb") as file:
+        file.truncate(1 << 32)  # 4 GB that take no space on the disk
+        file.seek((1 << 32) - 10)
+        file.write(b"0123456789")
+    train, validation = load_text(path, length=1024, validation=0.5)
+    assert len(train) == len(validation) == (1 << 21) - 1
+    x, _ = next(validation.batches([torch.tensor([len(validation) - 1])]))
+    assert not x.any()
+    train, validation = load_text(path, length=1, limit=1000)
+    assert (len(train), len(validation)) == (899, 99)
+
+
 @pytest.mark.parametrize(
     ("content", "settings", "message"),
     [
+        (b"", {}, "the text has 0 bytes, too few for windows of 128"),
         (b"short", {}, "the text has 5 bytes, too few for windows of 128 with 10% held out; shorten length or give a"),
         (None, {}, "cannot read the text"),
         (b"x" * 999, {"length": 0}, "length must be at least 1 byte, received 0"),

@@ -75,6 +75,24 @@ def test_models_keep_all_but_the_origin_of_their_noise(name):
             assert not torch.allclose(other, outputs[0], rtol=1e-2)
 
 
+@pytest.mark.parametrize("name", ["vgg", "mlp", "lstm of one layer"])
+def test_accumulated_gradients_are_those_of_the_whole_batch(name):
+    make, x, _, _ = MODELS[name]
+    torch.manual_seed(0)
+    model = make().double()
+    replace_noise(model)
+    x = x.double() if x.is_floating_point() else x
+    found = []
+    for cut in (4, 3, 1):
+        model.zero_grad()
+        for part, indices in zip(x.split(cut), torch.tensor([9, 2, 4, 7]).split(cut), strict=True):
+            with noise_context(0, 5, indices):
+                model(part).square().sum().backward()
+        found.append(torch.cat([p.grad.flatten() for p in model.parameters()]))
+    for other in found[1:]:
+        torch.testing.assert_close(other, found[0], rtol=1e-10, atol=1e-12)
+
+
 def test_wide_resnet_on_channels_last_images():
     model = wide_resnet(10, 1, dropout=0.3).to(memory_format=torch.channels_last)
     assert len(replace_noise(model)) == 3

@@ -8,24 +8,31 @@ from talweg.data.digits import load_digits
 from talweg.data.images import load_images
 from talweg.data.loader import Loader
 from talweg.data.mnist import load_mnist
-from talweg.data.normalize import NORMALIZERS, Normalizer, Scale, Standardize
-from talweg.data.order import ORDERS, Chunk, Order, ranges
+from talweg.data.normalize import NORMALIZERS, MeanPixel, Normalizer, Scale, Standardize, parse_normalizer
+from talweg.data.order import Chunk, Order, ranges
+from talweg.data.orderings import ORDERS, parse_order
 from talweg.data.source import Source, as_source
 from talweg.data.split import Sets, hold_out
 from talweg.data.stream import Stream, place
 from talweg.data.text import VOCABULARY, load_text
+from talweg.data.whitening import PCA, ZCA, MeanImage, PCAWhitening
 
 __all__ = [
     "AUGMENTATIONS",
     "NORMALIZERS",
     "ORDERS",
+    "PCA",
     "VOCABULARY",
+    "ZCA",
     "Arrays",
     "Chunk",
     "CropFlip",
     "Loader",
+    "MeanImage",
+    "MeanPixel",
     "Normalizer",
     "Order",
+    "PCAWhitening",
     "Scale",
     "Sets",
     "Source",
@@ -40,6 +47,8 @@ __all__ = [
     "load_images",
     "load_mnist",
     "load_text",
+    "parse_normalizer",
+    "parse_order",
     "place",
     "ranges",
 ]

@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
-from talweg.data import decode
+import talweg.data.decode as decode
 from talweg.errors import UserError
 
 Block = TypeVar("Block")

@@ -2,27 +2,32 @@
 
 from __future__ import annotations
 
+import inspect
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Protocol, Self
+from types import MappingProxyType
+from typing import ClassVar, NamedTuple, Protocol, Self
 
 import torch
 from torch import Tensor
 
-from talweg.data.order import ranges
+from talweg.data.moments import TOKENS, first_sample, moments
 from talweg.data.source import Source
-from talweg.errors import UserError, require
-
-_BLOCK = 1 << 20  # elements converted to float64 at once while fitting
-_TOKENS = (torch.int64, torch.int32)
+from talweg.data.whitening import PCA, ZCA, MeanImage, PCAWhitening
+from talweg.errors import UserError, require, unknown
 
 
 class Normalizer(Protocol):
     """A map of raw batches to float batches, fitted on a source, whose state is a few tensors for the checkpoint."""
 
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of the result."""
+
     @classmethod
     def fit(cls, source: Source) -> Self:
-        """The normaliser for a training set."""
+        """The normaliser for a training set, read in blocks: it may be larger than memory."""
 
     @classmethod
     def from_state(cls, state: Mapping[str, Tensor]) -> Self:
@@ -72,6 +77,8 @@ class Standardize:
     _scale: Tensor = field(init=False, repr=False)
     _shift: Tensor = field(init=False, repr=False)
 
+    name: ClassVar[str] = "standardize"
+
     def __post_init__(self) -> None:
         mean, std = self.mean.detach().cpu().double(), self.std.detach().cpu().double()
         require(
@@ -89,35 +96,21 @@ class Standardize:
         object.__setattr__(self, "_shift", (-mean / std).to(self.dtype).to(self.device))
 
     @classmethod
-    def fit(cls, source: Source) -> Standardize:
+    def fit(cls, source: Source) -> Self:
         """Mean and (population) standard deviation of a source in one streaming pass, accumulated in float64.
 
-        Blocks are merged by Chan's formula, which does not cancel however large the mean is: with n = n₁ + n₂ and
-        δ = mean₂ - mean₁, mean = mean₁ + δ·n₂/n and M = M₁ + M₂ + δ²·n₁·n₂/n, where M is the sum of squared deviations.
         A feature that is constant, up to rounding, gets std = 1.
 
-        Source: T. Chan, G. Golub, R. LeVeque, "Updating formulae and a pairwise algorithm for computing sample
-        variances", 1979.
+        Raises:
+            UserError: the data are token numbers, or a value is NaN or infinite (its row is named).
         """
-        first, _ = next(iter(source.batches([range(1)])))
-        if first.dtype in _TOKENS:
-            raise UserError("standardize: the data are integers (token numbers), which have no scale; leave it out")
-        block = max(1, _BLOCK // first.numel())
-        count, mean, deviation = 0, torch.zeros((), dtype=torch.float64), torch.zeros((), dtype=torch.float64)
-        for x, _ in source.batches(ranges(len(source), block)):
-            var, new = torch.var_mean(x.double(), dim=_reduced(x), correction=0)
-            var, new = var.cpu(), new.cpu()
-            n = x.numel() // max(1, new.numel())
-            delta = new - mean
-            mean = mean + delta * (n / (count + n))
-            deviation = deviation + var * n + delta.square() * (count * n / (count + n))
-            count += n
+        count, mean, deviation = moments(source, cls.name)
         std = (deviation / count).sqrt()
         rounding = count * torch.finfo(torch.float64).eps * mean.abs()
         return cls(mean, torch.where(std <= rounding, 1.0, std))
 
     @classmethod
-    def from_state(cls, state: Mapping[str, Tensor]) -> Standardize:
+    def from_state(cls, state: Mapping[str, Tensor]) -> Self:
         """The normaliser whose `state()` was stored."""
         return cls(state["mean"], state["std"])
 
@@ -125,13 +118,13 @@ class Standardize:
         """`mean` and `std`, float64 on the CPU."""
         return {"mean": self.mean, "std": self.std}
 
-    def to(self, device: torch.device | str, dtype: torch.dtype = torch.float32) -> Standardize:
+    def to(self, device: torch.device | str, dtype: torch.dtype = torch.float32) -> Self:
         """The same map for batches on a device, computing in a dtype."""
-        return Standardize(self.mean, self.std, device, dtype)
+        return type(self)(self.mean, self.std, device, dtype)
 
     def __call__(self, x: Tensor) -> Tensor:
         """(x - mean) / std in `dtype`; images come out in channels_last format."""
-        if x.dtype in _TOKENS:
+        if x.dtype in TOKENS:
             return x
         if self._scale.dim() == 1 and (x.dim() not in (2, 4) or x.shape[1] != len(self._scale)):
             return self._general(x)
@@ -149,11 +142,35 @@ class Standardize:
         fitted = len(self._scale)
         if x.dim() < 4 or x.shape[1] != fitted:
             raise UserError(
-                f"standardize: fitted on {fitted} features or channels, received a batch of shape {list(x.shape)}; give "
+                f"{self.name}: fitted on {fitted} features or channels, received a batch of shape {list(x.shape)}; give "
                 "all data the form of the training data"
             )
         shape = (fitted, *[1] * (x.dim() - 2))
         return torch.addcmul(self._shift.view(shape), x, self._scale.view(shape)).to(self.dtype)
+
+
+class MeanPixel(Standardize):
+    """Mean 0 over the training set for each channel (or feature); the scale stays.
+
+    Formula: z = (x - mean) / unit, where unit is 255 for uint8 data and 1 for floats.
+
+    Example:
+        >>> from talweg.data.arrays import Arrays
+        >>> x = torch.tensor([0, 51, 255], dtype=torch.uint8).view(1, 1, 1, 3)
+        >>> [round(value, 3) for value in MeanPixel.fit(Arrays(x, torch.zeros(1)))(x).flatten().tolist()]
+        [-0.4, -0.2, 0.6]
+
+    Source: K. Simonyan, A. Zisserman, "Very deep convolutional networks for large-scale image recognition", 2014.
+    """
+
+    name = "mean_pixel"
+
+    @classmethod
+    def fit(cls, source: Source) -> Self:
+        """The mean of each channel of a source in one streaming pass, accumulated in float64; see `Standardize.fit`."""
+        _, mean, _ = moments(source, cls.name)
+        unit = 255.0 if first_sample(source, cls.name).dtype == torch.uint8 else 1.0
+        return cls(mean, torch.full_like(mean, unit))
 
 
 @dataclass(frozen=True, eq=False)
@@ -198,14 +215,61 @@ class Scale:
         """x / 255 for uint8, x in `dtype` for floats."""
         if x.dtype == torch.uint8:
             return x * self._factor
-        return x if x.dtype in _TOKENS else x.to(self.dtype)
+        return x if x.dtype in TOKENS else x.to(self.dtype)
 
 
-NORMALIZERS: dict[str, type[Standardize] | type[Scale]] = {"standardize": Standardize, "scale": Scale}
+NORMALIZERS: Mapping[str, type[Normalizer]] = MappingProxyType(
+    {
+        "standardize": Standardize,
+        "scale": Scale,
+        "mean_pixel": MeanPixel,
+        "mean_image": MeanImage,
+        "pca": PCA,
+        "pca_whitening": PCAWhitening,
+        "zca": ZCA,
+    }
+)
+"""Every normaliser by name."""
 
 
-def _reduced(x: Tensor) -> tuple[int, ...]:
-    """The dimensions that one mean is taken over: all but the features of [N, F] or the channels of [N, C, H, W, …]."""
-    if x.dim() == 2:
-        return (0,)
-    return (0, *range(2, x.dim())) if x.dim() >= 4 else tuple(range(x.dim()))
+class Normalization(NamedTuple):
+    """A normaliser's name and class, and the settings of its fit."""
+
+    name: str
+    kind: type[Normalizer]
+    settings: dict[str, float]
+
+    def fit(self, source: Source) -> Normalizer:
+        """The normaliser, fitted on a training set."""
+        return self.kind.fit(source, **self.settings)
+
+
+def parse_normalizer(spec: str) -> Normalization:
+    """The normaliser that a word such as "standardize" or "zca:0.01" (the epsilon of a whitening) stands for.
+
+    Raises:
+        UserError: the name is unknown, or what follows it is not its epsilon.
+
+    Example:
+        >>> parse_normalizer("zca:0.01").settings
+        {'epsilon': 0.01}
+        >>> parse_normalizer("standardise")
+        Traceback (most recent call last):
+            ...
+        talweg.errors.UserError: unknown normalize 'standardise': did you mean 'standardize'? Known: mean_image, \
+mean_pixel, pca, pca_whitening, scale, standardize, zca
+    """
+    name, colon, text = spec.partition(":")
+    if name not in NORMALIZERS:
+        raise unknown("normalize", name, NORMALIZERS)
+    kind = NORMALIZERS[name]
+    if not colon:
+        return Normalization(name, kind, {})
+    if "epsilon" not in inspect.signature(kind.fit).parameters:
+        raise UserError(f"normalize={name!r} takes no number, received {spec!r}")
+    try:
+        epsilon = float(text)
+    except ValueError:
+        epsilon = math.nan
+    require(0 <= epsilon < math.inf, f"epsilon of normalize={name!r}", text, "0 or more, in units of the mean variance")
+    return Normalization(name, kind, {"epsilon": epsilon})

@@ -28,6 +28,7 @@ FORMAT = 1
 INDEX, JOURNAL = "index.json", "progress.jsonl"
 
 _ON_CORRUPT = ("refuse", "skip")
+_LISTED = 10  # unreadable files that are told of by name
 _SAVE_SECONDS = 2.0  # a pack that is killed loses at most so much work
 
 
@@ -54,6 +55,21 @@ class Packed:
     def nbytes(self) -> int:
         """Bytes of all pixels."""
         return sum(self.images.values()) * int(np.prod(self.shape))
+
+    def words(self) -> str:
+        """What is in it, in a few lines."""
+        height, width, channels = self.shape
+        count = ", ".join(f"{images:,} for {part}" for part, images in self.images.items())
+        lines = [
+            f"{sum(self.images.values()):,} images of {height} × {width} × {channels} in {self.folder} "
+            f"({self.nbytes / 1e6:,.1f} MB): {count}; {len(self.classes)} classes",
+            f"mean of each channel {_figures(self.mean)}, standard deviation {_figures(self.std)} (of 0 … 255)",
+        ]
+        if self.skipped:
+            lines += [f"left out, for they cannot be read: {len(self.skipped):,} files", *self.skipped[:_LISTED]]
+        if len(self.skipped) > _LISTED:
+            lines.append(f"… and {len(self.skipped) - _LISTED:,} more, all in {self.folder / INDEX}")
+        return "\n".join(lines)
 
 
 def pack(
@@ -312,6 +328,10 @@ def _refuse_full_disk(out: Path, needed: int) -> None:
             f"the pack in {str(out)!r} needs {needed / 1e9:.1f} GB more, only {free / 1e9:.1f} GB are free; "
             "choose another folder, or a smaller size"
         )
+
+
+def _figures(values: Sequence[float]) -> str:
+    return ", ".join(f"{value:.2f}" for value in values)
 
 
 def _refused(why: str) -> UserError:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bisect
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -24,7 +25,7 @@ _LARGEST = 224  # larger images are reduced to this
 _GAP, _MARGIN, _LINE = 8, 24, 19
 _WIDEST, _NARROWEST = 1100, 560  # pixels of the whole sheet, where the images leave the choice
 _PANEL, _ABOVE, _HISTOGRAM = 250, 30, 110  # of one panel of statistics: least width, height above and of the histogram
-_CHANNELS = {1: (("grey", INK),), 3: (("red", "#c0392b"), ("green", "#1e8449"), ("blue", "#2f6db3"))}
+_CHANNELS = {1: (("values", INK),), 3: (("red", "#c0392b"), ("green", "#1e8449"), ("blue", "#2f6db3"))}
 _OTHERS = ("#2f6db3", "#d9651f", "#11845b", "#7a4fb5")
 _SHOWN = 4  # channels in the statistics, at most
 
@@ -252,10 +253,13 @@ class _Page:
         from matplotlib.font_manager import FontProperties
 
         font = FontProperties(size=size, weight=weight)
+
+        def pixels(text: str) -> float:
+            return self.renderer.get_text_width_height_descent(text, font, ismath=False)[0]
+
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="Glyph .* missing from")
-            short = words
-            while short and self.renderer.get_text_width_height_descent(short, font, ismath=False)[0] > width:
-                words = words[:-1]
-                short = words.rstrip() + "…"
-        return short
+            if pixels(words) <= width:
+                return words
+            most = bisect.bisect_right(range(len(words)), width, key=lambda n: pixels(f"{words[:n]}…"))
+        return f"{words[: max(0, most - 1)].rstrip()}…"

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from talweg.errors import UserError, require, unknown
+from talweg.errors import UserError, require
 from talweg.randomness import key, uniform_bits
 
 
@@ -60,12 +58,11 @@ class CropFlip:
         Returns:
             [N, C, H, W] of x's dtype, in channels_last format.
         """
-        if x.dim() != 4:
-            raise UserError(f"augmentation needs images [N, C, H, W], received a batch of shape {list(x.shape)}")
+        require_images(x)
         n, c, h, w = x.shape
-        pad = min(h, w) // 8 if self.pad is None else self.pad
-        require(2 * pad < min(h, w), "pad", pad, f"below half the image ({h} × {w})")
-        require(pad > 0 or self.flip, "pad", pad, f"given for images of {h} × {w}, an eighth of which is no pixel")
+        pad, dy, dx, mirrored = self.draw(h, w, indices, seed, epoch)
+        if n == 0:
+            return x
         high, wide = h + 2 * pad, w + 2 * pad
 
         # All padded pixels in memory order: [the images, their mirror images], each [N, high, wide, C].
@@ -76,14 +73,9 @@ class CropFlip:
         if self.flip:
             inside[1] = pixels.flip(2)
 
-        # One draw for a sample: its top bit flips, the two groups of 15 bits below it shift. A shift's probability is
-        # then off by less than 2⁻¹⁵, and "flip" alone flips the samples that "crop" and "flip" together do.
-        bits = uniform_bits(key(seed, epoch, "crop and flip"), indices)
-        dy = ((bits & 0x7FFF) * (2 * pad + 1)) >> 15
-        dx = ((bits >> 15 & 0x7FFF) * (2 * pad + 1)) >> 15
         image = torch.arange(n, device=x.device)
         if self.flip:
-            image = image + (bits >> 30) * n
+            image = image + mirrored * n
         corner = (image * high + dy) * wide + dx  # [N] the pixel where each window begins
         starts = corner[:, None] + torch.arange(
             0, h * wide, wide, device=x.device
@@ -93,31 +85,20 @@ class CropFlip:
         runs = canvas.view(-1).unfold(0, w * c, c)
         return runs.index_select(0, starts.view(-1)).view(n, h, w, c).permute(0, 3, 1, 2)
 
+    def draw(self, h: int, w: int, indices: Tensor, seed: int, epoch: int) -> tuple[int, Tensor, Tensor, Tensor]:
+        """The padding in pixels, and for each sample dy and dx on 0 … 2·pad and whether it is mirrored (0 or 1): [N]."""
+        pad = min(h, w) // 8 if self.pad is None else self.pad
+        require(2 * pad < min(h, w), "pad", pad, f"below half the image ({h} × {w})")
+        require(pad > 0 or self.flip, "pad", pad, f"given for images of {h} × {w}, an eighth of which is no pixel")
+        # One draw for a sample: its top bit flips, the two groups of 15 bits below it shift. A shift's probability is
+        # then off by less than 2⁻¹⁵, and "flip" alone flips the samples that "crop" and "flip" together do.
+        bits = uniform_bits(key(seed, epoch, "crop and flip"), indices)
+        dy = ((bits & 0x7FFF) * (2 * pad + 1)) >> 15
+        dx = ((bits >> 15 & 0x7FFF) * (2 * pad + 1)) >> 15
+        return pad, dy, dx, (bits >> 30) * self.flip
 
-AUGMENTATIONS: Mapping[str, Mapping[str, Any]] = {"crop": {"pad": None}, "flip": {"flip": True}}
-"""What each name in a recipe's `augment` switches on; names are combined into one gather."""
 
-
-def augmentation(names: Sequence[str]) -> CropFlip | None:
-    """The augmentation that a recipe's names ask for, as one operation; None for no names.
-
-    Raises:
-        UserError: if a name is unknown or given twice.
-
-    Example:
-        >>> augmentation(["crop", "flip"])
-        CropFlip(pad=None, flip=True)
-        >>> augmentation(["flip"])
-        CropFlip(pad=0, flip=True)
-        >>> augmentation(["filp"])
-        Traceback (most recent call last):
-            ...
-        talweg.errors.UserError: unknown augmentation 'filp': did you mean 'flip'? Known: crop, flip
-    """
-    settings: dict[str, Any] = {"pad": 0, "flip": False}
-    for name in names:
-        if name not in AUGMENTATIONS:
-            raise unknown("augmentation", name, AUGMENTATIONS)
-        settings.update(AUGMENTATIONS[name])
-    require(len(set(names)) == len(names), "augment", list(names), "a list without repetitions")
-    return CropFlip(**settings) if names else None
+def require_images(x: Tensor) -> None:
+    """Raises a `UserError` unless x is a batch of images [N, C, H, W]."""
+    if x.dim() != 4:
+        raise UserError(f"augmentation needs images [N, C, H, W], received a batch of shape {list(x.shape)}")
