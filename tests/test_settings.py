@@ -90,7 +90,7 @@ ONLY_ONE_DECAY = {"sgdw", "adamw", "lars", "lamb"}
 # The surface a user learns. A new setting is a conscious change of this table.
 SURFACE: dict[type, str] = {
     Recipe: "batch epochs seed clip patience precision optimizer schedule samples weights",
-    Samples: "order augment",
+    Samples: "order augment mixup cutmix label_smoothing",
     Weights: "initialize zero_gamma ema",
     Layout: "device micro_batch compile threads workers",
     GD: "lr weight_decay decay",

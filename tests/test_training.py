@@ -29,6 +29,24 @@ def test_accumulation_never_changes_the_result(name: str, rule: Rule) -> None:
         )
 
 
+@pytest.mark.parametrize(
+    "samples",
+    [
+        Samples(mixup=0.4),
+        Samples(cutmix=1.0, label_smoothing=0.1, augment=("crop", "rotate:15", "cutout:0.3")),
+        Samples(order="class_spread", label_smoothing=0.1),
+        Samples(order="class_balanced", augment=("flip", "noise:0.1")),
+    ],
+    ids=["mixup", "cutmix", "spread", "balanced"],
+)
+def test_how_samples_are_shown_never_depends_on_the_cut(samples: Samples) -> None:
+    """Partners, masks, noise and soft targets are functions of (seed, epoch, sample)."""
+    task = TASKS["conv"]()
+    whole = run(task, samples=samples)
+    assert whole[0] != run(task)[0]
+    assert_equal(whole, run(task, Layout(device="cpu", threads=1, compile="off", micro_batch=5), samples=samples))
+
+
 def mean(output: Tensor, target: Tensor) -> Tensor:
     return nn.functional.cross_entropy(output, target)
 

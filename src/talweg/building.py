@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -32,8 +33,9 @@ from talweg.evaluating import metric_sums
 from talweg.feed import Feed, identity, prepared_once
 from talweg.initialize import initialize, zero_gamma
 from talweg.layout import Layout
-from talweg.measuring import choose_compile, choose_threads, untouched
+from talweg.measuring import OneWindow, choose_compile, choose_threads, untouched
 from talweg.memory import keep_freed_memory
+from talweg.nn import replace_noise, unkeyed_noise
 from talweg.optimizers import Rule, Update
 from talweg.randomness import key
 from talweg.recipe import Recipe
@@ -92,6 +94,7 @@ def build(task: Task, recipe: Recipe, layout: Layout, decided: Mapping[str, str]
     x, _ = first_samples(train)
     module, how = make_model(task, recipe)
     decisions.append(how)
+    noisy = replace_noise(module)
     images = x.dim() == 4 and any(isinstance(m, nn.Conv2d) for m in module.modules())
     module.to(device=device, dtype=dtype)
     if images:
@@ -99,9 +102,11 @@ def build(task: Task, recipe: Recipe, layout: Layout, decided: Mapping[str, str]
         decisions.append(Decision("memory", "channels_last", "convolutions on images run fastest with channels last"))
     theta = Theta(module)
 
-    probe(task, module, normalizer, train, device, "train")
+    classes = probe(task, module, normalizer, train, device, "train")
+    if recipe.samples.mixing() is not None and (not classes or normalizer(x.to(device)).dim() != 4):
+        raise UserError("mixup, cutmix and label_smoothing are for images with loss='cross_entropy': set them to 0")
     refuse_split_statistics(module, recipe, layout)
-    feed = make_feed(train, recipe, layout, normalizer, device, augment=True)
+    feed = make_feed(train, recipe, layout, normalizer, device, augment=True, noisy=bool(noisy), classes=classes)
     if len(train) < recipe.batch:
         decisions.append(Decision("batch", str(len(train)), f"there are only {len(train)} training samples"))
     validation = None
@@ -124,6 +129,7 @@ def build(task: Task, recipe: Recipe, layout: Layout, decided: Mapping[str, str]
     def one_window() -> tuple[Window, int]:
         return next(feed.windows(0, 1))
 
+    decisions += choose_noise(engine, one_window, noisy)
     if device.type == "cpu":
         kept = keep_freed_memory()
         decisions += [kept] if kept else []
@@ -204,6 +210,8 @@ def make_feed(
     device: torch.device,
     *,
     augment: bool,
+    noisy: bool = False,
+    classes: int = 0,
 ) -> Feed:
     """The batches of a source as the model sees them, on the device; prepared once where every batch would be the same."""
     name = recipe.samples.order if augment else "sequential"
@@ -213,9 +221,10 @@ def make_feed(
     if isinstance(change, Augmentation):
         change = change.fit(source)
     placed = place(source, device)
+    mixing = recipe.samples.mixing() if augment else None
     once = prepared_once(placed, normalizer, PREPARED_BYTES) if change is None else None
     prepare = identity if once else normalizer
-    return Feed(once or placed, order, prepare, change, layout.micro_batch, normalizer.dtype)
+    return Feed(once or placed, order, prepare, change, layout.micro_batch, normalizer.dtype, noisy, mixing, classes)
 
 
 def class_numbers(source: Source, order: str) -> Tensor:
@@ -227,23 +236,49 @@ def class_numbers(source: Source, order: str) -> Tensor:
     return source.y.cpu()
 
 
+def choose_noise(engine: OneDevice, one_window: OneWindow, noisy: tuple[str, ...]) -> list[Decision]:
+    """Which layers' noise is a function of (seed, update, layer, sample), and which layer's is not."""
+    found: list[Decision] = []
+    if noisy:
+        found.append(Decision("noise", "by sample", f"{len(noisy)} layers draw by seed, update, layer and sample"))
+        with untouched(engine.module):
+            engine(*one_window())
+        for name, how in engine.misfits.items():
+            found.append(Decision("noise", "by place", f"layer {name!r}: {how}"))
+    x = next(iter(one_window()[0]))[0]
+    with (
+        untouched(engine.module),
+        contextlib.suppress(ValueError, RuntimeError),
+    ):  # a model that cannot take so few samples at once
+        if culprit := unkeyed_noise(engine.module, x[:2]):
+            why = f"layer {culprit} draws from torch's generator: its noise changes with micro_batch and layout"
+            found.append(Decision("noise", "by update", why))
+    return found
+
+
 def probe(
     task: Task, module: nn.Module, normalizer: Normalizer, source: Source, device: torch.device, name: str
-) -> None:
-    """Passes the first samples through model, loss and metrics, so that a mistake shows before the training starts."""
+) -> int:
+    """Passes the first samples through model, loss and metrics, so that a mistake shows before the training starts.
+
+    Returns:
+        The number of classes that the output tells apart; 0 where the task is no classification.
+    """
     x, y = first_samples(source)
     try:
         x, y = normalizer(x.to(device)), y.to(device)
         with untouched(module), torch.no_grad():
             module.eval()
             output = module(x)
-            if task.loss == "cross_entropy" and isinstance(source, Arrays):
-                check_labels(source.y, output.shape[class_dim(output, y)], name)
+            classes = output.shape[class_dim(output, y)] if task.loss == "cross_entropy" else 0
+            if classes and isinstance(source, Arrays):
+                check_labels(source.y, classes, name)
             loss_sums(task.loss_function(output, y), x.shape[0])
             for metric in task.metric_functions:
                 metric_sums(metric, output, y, x)
     except Exception as error:
         raise UserError(f"{name}: {str(explained(error, x)).removeprefix(f'{name}: ')}") from error
+    return classes
 
 
 def refuse_split_statistics(module: nn.Module, recipe: Recipe, layout: Layout) -> None:

@@ -20,7 +20,8 @@ from talweg.errors import UserError
 from talweg.task import Loss
 from talweg.theta import Theta
 
-Window = Iterable[tuple[Tensor, Tensor]]
+Noise = contextlib.AbstractContextManager[Any]  # inside it, noise layers draw for the samples of a micro-batch
+Window = Iterable[tuple[Tensor, Tensor, Noise]]
 _LIBRARIES = tuple(str(Path(found.__file__).parent) for found in (torch, sys.modules["talweg"]) if found.__file__)
 
 
@@ -31,7 +32,7 @@ class Engine(Protocol):
         """Leaves ∇J in θ's gradient vector and returns the mean loss (0-d, detached) and the weight it is a mean over.
 
         Args:
-            window: the micro-batches (x, y) that make up one global batch, in order.
+            window: the micro-batches (x, y, noise) that make up one global batch, in order.
             samples: the number of samples in the whole window.
         """
 
@@ -54,6 +55,7 @@ class OneDevice:
         self.module, self.loss, self.theta, self.bf16 = module, loss, theta, bf16
         self.device_type = theta.value.device.type
         self.forward: Callable[[Tensor, Tensor], Any] = self._forward
+        self.misfits: dict[str, str] = {}
         self.compile(compile_mode)
 
     def compile(self, mode: str) -> None:
@@ -71,15 +73,18 @@ class OneDevice:
         self.theta.grad.zero_()
         total: Tensor | None = None
         count: Tensor | int = samples
-        for x, y in window:
+        for x, y, noise in window:
             try:
-                found = self.forward(x, y)
-                if is_mean := isinstance(found, Tensor) and found.dim() == 0:
-                    part = found if x.shape[0] == samples else found * (x.shape[0] / samples)
-                else:  # sums and counts: the divisor is known at the window's end
-                    part, items = loss_sums(found, samples)
-                    count = items if total is None else count + items
-                part.backward()
+                with noise as announced:  # the backward pass inside: it may compute activations anew
+                    found = self.forward(x, y)
+                    if is_mean := isinstance(found, Tensor) and found.dim() == 0:
+                        part = found if x.shape[0] == samples else found * (x.shape[0] / samples)
+                    else:  # sums and counts: the divisor is known at the window's end
+                        part, items = loss_sums(found, samples)
+                        count = items if total is None else count + items
+                    part.backward()
+                if announced is not None:
+                    self.misfits |= announced.misfits
             except Exception as error:
                 raise explained(error, x) from error
             part = part.detach()

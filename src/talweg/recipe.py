@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from talweg.data import ORDERS, augmentation
+from talweg.data.augment import Mixing
 from talweg.errors import UserError, require, unknown
 from talweg.initialize import SCHEMES
 from talweg.optimizers import RULES, AdamW, Rule
@@ -26,6 +27,12 @@ class Samples:
     """the order of an epoch: shuffled, sequential, class_spread (neighbours differ in class), class_balanced"""
     augment: tuple[str, ...] = ()
     """random changes to each image: crop, flip, rotate:15, scale:0.8,1.2, jitter:0.4, cutout, randaugment:2,9; see talweg show"""
+    mixup: float = 0.0
+    """blend each image and its target with another's, by a weight drawn from Beta(mixup, mixup): 0.2 is usual (0: off)"""
+    cutmix: float = 0.0
+    """paste a rectangle of another image into each, its share drawn from Beta(cutmix, cutmix): 1 is usual (0: off)"""
+    label_smoothing: float = 0.0
+    """part of each target that is spread over all classes: 0.1 is usual (0: off)"""
 
     def __post_init__(self) -> None:
         check_types(self)
@@ -33,6 +40,13 @@ class Samples:
         if self.order not in known:
             raise unknown("order", self.order, known)
         augmentation(self.augment)
+        self.mixing()
+
+    def mixing(self) -> Mixing | None:
+        """What blends samples and softens targets; None where nothing does."""
+        if not (self.mixup or self.cutmix or self.label_smoothing):
+            return None
+        return Mixing(mixup=self.mixup, cutmix=self.cutmix, smoothing=self.label_smoothing)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -24,13 +24,15 @@ def cross_entropy(output: Tensor, target: Tensor) -> Tensor:
 
     Args:
         output: logits [B, C], [B, T, C] (a sequence) or [B, C, H, W] (pixels).
-        target: class numbers [B], [B, T] or [B, H, W].
+        target: class numbers [B], [B, T] or [B, H, W]; or probabilities [B, C] (mixed samples, smoothed labels).
 
     Example:
         >>> import torch
         >>> round(float(cross_entropy(torch.zeros(4, 10), torch.tensor([3, 1, 4, 1]))), 4)   # log 10: knows nothing
         2.3026
     """
+    if target.is_floating_point() and target.shape == output.shape:
+        return F.cross_entropy(output, target)
     if class_dim(output, target) == -1 and target.dim() > 1:  # as rows: torch wants the classes second, but contiguous
         return F.cross_entropy(output.flatten(0, -2), target.flatten())
     return F.cross_entropy(output, target)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import math
 from collections.abc import Callable
@@ -13,6 +14,7 @@ from torch import Tensor, nn
 
 from talweg.diagnose.nonfinite import first_bad_gradient, first_bad_layer
 
+QUIET = contextlib.nullcontext()
 X, Y = torch.ones(4, 3), torch.zeros(4, 1)
 
 
@@ -69,14 +71,14 @@ def test_where_it_arose(change: Callable[[Net], None], where: str) -> None:
     torch.manual_seed(0)
     net = Net()
     change(net)
-    assert first_bad_layer(net, [(X, Y)]) == where
+    assert first_bad_layer(net, [(X, Y, QUIET)]) == where
 
 
 def test_the_earlier_of_two_is_named() -> None:
     net = Net()
     spoil("head.weight")(net)
     spoil("body.0.bias")(net)
-    assert "'body.0'" in first_bad_layer(net, [(X, Y)])
+    assert "'body.0'" in first_bad_layer(net, [(X, Y, QUIET)])
 
 
 @pytest.mark.parametrize(
@@ -89,13 +91,13 @@ def test_the_earlier_of_two_is_named() -> None:
     ],
 )
 def test_data_at_fault(window: list[tuple[Tensor, Tensor]], where: str) -> None:
-    assert first_bad_layer(Net(), window) == where
+    assert first_bad_layer(Net(), [(x, y, QUIET) for x, y in window]) == where
 
 
 def test_model_of_one_layer() -> None:
     net = nn.Linear(3, 1)
     net.weight.data.fill_(3e38)
-    assert first_bad_layer(net, [(X, Y)]) == "first in the output of layer 'model' (Linear)"
+    assert first_bad_layer(net, [(X, Y, QUIET)]) == "first in the output of layer 'model' (Linear)"
 
 
 class Branches(nn.Module):
@@ -109,14 +111,14 @@ class Branches(nn.Module):
 
 @pytest.mark.parametrize("output", [lambda h: {"h": h}, lambda h: [1, (None, h)], lambda h: (h.long() * 0, h)])
 def test_outputs_of_any_kind_are_looked_into(output: Callable[[Tensor], Any]) -> None:
-    assert first_bad_layer(Branches(output), [(X, Y)]) == "first in the output of layer 'model' (Branches)"
+    assert first_bad_layer(Branches(output), [(X, Y, QUIET)]) == "first in the output of layer 'model' (Branches)"
 
 
 def test_the_search_leaves_no_trace() -> None:
     net = Net()
     spoil("head.weight")(net)
     before, keys = copy.deepcopy(net.state_dict()), set(vars(net.head))
-    first_bad_layer(net, [(X, Y), (2 * X, Y)])
+    first_bad_layer(net, [(X, Y, QUIET), (2 * X, Y, QUIET)])
     for name, tensor in net.state_dict().items():
         assert torch.equal(tensor.nan_to_num(5.0), before[name].nan_to_num(5.0)), name
     assert net.training
@@ -128,7 +130,7 @@ def test_the_search_leaves_no_trace() -> None:
 def test_hooks_go_when_the_model_fails() -> None:
     net = Net()
     with pytest.raises(RuntimeError, match="must match the size"):
-        first_bad_layer(net, [(torch.ones(4, 5), Y)])
+        first_bad_layer(net, [(torch.ones(4, 5), Y, QUIET)])
     assert all(not layer._forward_hooks for layer in net.modules())
 
 

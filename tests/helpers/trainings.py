@@ -39,6 +39,7 @@ def digits(n: int = 70) -> tuple[Tensor, Tensor]:
 
 
 TASKS = {
+    "dropout": lambda: Task(name="dropout", model=lambda: mlp(6, 4, hidden=(16,), dropout=0.4), train=rows()),
     "mlp": lambda: Task(name="mlp", model=lambda: mlp(6, 4, hidden=(16,)), train=rows(), metrics=("accuracy",)),
     "conv": lambda: Task(name="conv", model=group_norm_net, train=digits(), metrics=("accuracy",)),
     "lstm": lambda: Task(

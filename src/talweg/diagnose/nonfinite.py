@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 
-def first_bad_layer(module: nn.Module, window: Iterable[tuple[Tensor, Tensor]]) -> str:
+def first_bad_layer(module: nn.Module, window: Iterable[tuple[Tensor, Tensor, Any]]) -> str:
     """Repeats a forward pass and says in words which layer first gave a NaN or an infinity.
 
     Looks, in the order of computation, at the input, at each layer's own weights before it computes, and at its output
@@ -18,12 +18,13 @@ def first_bad_layer(module: nn.Module, window: Iterable[tuple[Tensor, Tensor]]) 
 
     Args:
         module: the model, in the mode in which it failed.
-        window: the micro-batches (x, y) of the update that failed.
+        window: the micro-batches (x, y, noise) of the update that failed.
 
     Example:
+        >>> from contextlib import nullcontext
         >>> net = nn.Sequential(nn.Linear(2, 2), nn.ReLU())
         >>> _ = net[0].weight.data.fill_(float("inf"))
-        >>> first_bad_layer(net, [(torch.ones(1, 2), torch.zeros(1))])
+        >>> first_bad_layer(net, [(torch.ones(1, 2), torch.zeros(1), nullcontext())])
         "first in the weights of layer '0' (Linear)"
     """
     found: list[str] = []
@@ -48,10 +49,11 @@ def first_bad_layer(module: nn.Module, window: Iterable[tuple[Tensor, Tensor]]) 
     handles = [handle for name, layer in module.named_modules() for handle in watch(name, layer)]
     try:
         with torch.no_grad():
-            for x, y in window:
+            for x, y, noise in window:
                 if _bad(x):
                     return "first in the input of the model"
-                output = module(x)
+                with noise:
+                    output = module(x)
                 if found:
                     return found[0]
                 if _bad(output):

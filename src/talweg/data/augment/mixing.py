@@ -189,7 +189,7 @@ class Mixing:
         for name in ("mixup", "cutmix"):
             value = getattr(self, name)
             require(value == 0 or 0.01 <= value <= 100, name, value, "0.01 to 100, or 0 for none")
-        require(0 <= self.smoothing < 1, "smoothing", self.smoothing, "at least 0 and below 1")
+        require(0 <= self.smoothing < 1, "label_smoothing", self.smoothing, "at least 0 and below 1")
         require(self.mixes or self.smoothing > 0, "mixing", self, "given a mixup, cutmix or smoothing above 0")
 
     @property
