@@ -24,7 +24,7 @@ def brightness_(y: Tensor, factor: Tensor, top: float) -> Tensor:
         >>> brightness_(y, torch.tensor([1.5]), top=1.0)
         tensor([[[0.3000, 1.0000]]])
     """
-    return y.mul_(factor[:, None, None]).clamp_(max=top)
+    return y.mul_(factor.view(-1, 1, 1)).clamp_(max=top)
 
 
 def contrast_(y: Tensor, factor: Tensor, top: float) -> Tensor:
@@ -36,7 +36,7 @@ def contrast_(y: Tensor, factor: Tensor, top: float) -> Tensor:
         tensor([[[0.3750, 0.6250]]])
     """
     mean = luma(_sums(y)) / y.shape[-1]  # [N]: the mean of the grey image is the grey of the mean colour
-    return y.mul_(factor[:, None, None]).add_(((1 - factor) * mean)[:, None, None]).clamp_(0, top)
+    return y.mul_(factor.view(-1, 1, 1)).add_(((1 - factor) * mean).view(-1, 1, 1)).clamp_(0, top)
 
 
 def saturation_(y: Tensor, factor: Tensor, top: float) -> Tensor:
@@ -51,7 +51,7 @@ def saturation_(y: Tensor, factor: Tensor, top: float) -> Tensor:
         tensor([0.2989, 0.2989, 0.2989])
     """
     grey = luma(y).mul_((1 - factor)[:, None])
-    return y.mul_(factor[:, None, None]).add_(grey[:, None]).clamp_(0, top)
+    return y.mul_(factor.view(-1, 1, 1)).add_(grey[:, None]).clamp_(0, top)
 
 
 def hue_(y: Tensor, turn: Tensor) -> Tensor:
@@ -161,9 +161,8 @@ def pca_noise_(y: Tensor, weights: Tensor, axes: Tensor, top: float) -> Tensor:
 def _sums(y: Tensor) -> Tensor:
     """Sums over the pixels, [N, C], in the same order however many images and threads there are: equal to the last bit."""
     if y.device.type == "cpu":
-        # One thread sums a row, unless there is but one row; so there are never less than two.
-        rows = y.flatten(0, 1)
-        return rows.expand(max(2, len(rows)), -1).sum(-1)[: len(rows)].view(y.shape[:2])
+        # A row is summed by one thread, unless it is the only one: then it is given twice.
+        return y.sum(-1) if y.shape[:2].numel() > 1 else y.expand(2, -1, -1).sum(-1)[:1]
     while y.shape[-1] > 1:  # a CUDA reduction takes an order that depends on the number of rows; pairs do not
         half = y.shape[-1] // 2
         pairs = y[..., :half] + y[..., half : 2 * half]
