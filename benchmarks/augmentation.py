@@ -16,7 +16,7 @@ tensors: the faster of the two is compared. All run under the same allocator set
 The epoch: samples a second of 50,000 images of 32 × 32 (CIFAR-10 as published or as pictures in class folders if --data
 names them, else random ones: it makes no difference to the time) through Talweg's feed with the basic stack and
 standardised, beside torchvision's transforms on Pillow images behind a DataLoader with 2 workers, batches of 256, both
-feeding a model that does nothing; wall time. Ours uses as many threads as the loader has workers.
+feeding a model that does nothing; wall time. Ours stays on one thread.
 """
 
 from __future__ import annotations
@@ -287,9 +287,7 @@ def epochs(report: Report, source: Arrays, quick: bool) -> None:
         for batch, _ in loader:
             yield len(batch)
 
-    torch.set_num_threads(WORKERS)
     times: Times = interleave({"talweg": timed(ours), "DataLoader": timed(theirs)}, 2 if quick else 5)
-    torch.set_num_threads(1)
     report.compare("epoch, a sample vs DataLoader", times, "talweg", "DataLoader", EPOCH)
 
 

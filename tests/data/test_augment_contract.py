@@ -131,9 +131,10 @@ def test_cuda(specs):
         )
 
 
-def test_large_images_in_several_blocks_and_threads():
-    x = torch.randint(0, 256, (5, 3, 211, 190), dtype=torch.uint8, generator=G)
-    augment = augmentation(["rotate", "jitter", "noise"])
+@pytest.mark.parametrize(("channels", "specs"), [(3, ["rotate", "jitter", "noise"]), (1, ["lens", "jitter:0.4,0.4"])])
+def test_large_images_in_several_blocks_and_threads(channels, specs):
+    x = torch.randint(0, 256, (5, channels, 211, 190), dtype=torch.uint8, generator=G)
+    augment = augmentation(specs)
     threads = torch.get_num_threads()
     try:
         outs = []
