@@ -45,6 +45,7 @@ SMALL = {"kornia": 0.25, "torchvision": 0.05, "albumentations": 0.15}
 LARGE = {"kornia": 0.35, "torchvision": 0.4}
 TARGETS = {("basic", 32): SMALL, ("full", 32): {"kornia": 0.3}, ("basic", 224): LARGE, ("full", 224): LARGE}
 EPOCH = 0.1  # ten times the samples a second
+LONG = 0.1  # seconds of thread time in which a contestant is timed at least
 WORKERS, BATCH = 2, 256
 
 Run = Callable[[], Any]
@@ -188,26 +189,29 @@ def importable(report: Report) -> dict[str, Callable[[bool, Tensor], Run]]:
     return found
 
 
-def unanswered(run: Run) -> Run:
-    """The same without its result, which `interleave` would take for a time."""
+def sustained(run: Run) -> Callable[[], float]:
+    """Seconds a batch when batches follow each other: mean over as many as fill 0.1 s, so that all are timed alike long."""
 
-    def quiet() -> None:
-        run()
+    def seconds() -> float:
+        start, calls = time.thread_time(), 0
+        while (elapsed := time.thread_time() - start) < LONG:
+            run()
+            calls += 1
+        return elapsed / calls
 
-    return quiet
+    return seconds
 
 
 def batches(report: Report, peers: dict[str, Callable[[bool, Tensor], Run]], quick: bool) -> None:
     """Both stacks at both sizes."""
-    rounds = {32: 5 if quick else 25, 224: 1 if quick else 7}
+    rounds = {32: 3 if quick else 15, 224: 1 if quick else 5}
     for side, count in SIZES.items():
         x = torch.randint(0, 256, (count, side, side, 3), dtype=torch.uint8).permute(0, 3, 1, 2)
         planes = x.contiguous()
         for stack, specs in STACKS.items():
             contestants = {"talweg": talweg(specs, x)}
             contestants |= {name: make(stack == "full", planes) for name, make in peers.items()}
-            contestants = {name: unanswered(run) for name, run in contestants.items()}
-            times = interleave(contestants, rounds[side], clock=time.thread_time)
+            times = interleave({name: sustained(run) for name, run in contestants.items()}, rounds[side])
             bounds = TARGETS[stack, side]
             pair = [name for name in peers if name.startswith("torchvision")]
             if pair:
@@ -277,7 +281,7 @@ def epochs(report: Report, source: Arrays, quick: bool) -> None:
                 assert len(x) == samples
             yield samples
 
-    part = 6_000 if quick else 50_000
+    part = 4_000 if quick else 50_000
     x = source.x[:part].permute(0, 2, 3, 1).contiguous().numpy()
     mean, std = ((value / 255).tolist() for value in (normalizer.mean, normalizer.std))
     pictures = Pictures(x, source.y[:part].numpy(), mean, std)

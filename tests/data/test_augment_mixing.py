@@ -118,7 +118,7 @@ BAD = [
     (lambda: Mixing(), "mixing must be given a mixup, cutmix or smoothing above 0"),
     (lambda: Mixing(mixup=-1.0), "mixup must be 0.01 to 100, or 0 for none, received -1.0"),
     (lambda: Mixing(cutmix=1e-3), "cutmix must be 0.01 to 100"),
-    (lambda: Mixing(smoothing=1.0), "smoothing must be at least 0 and below 1"),
+    (lambda: Mixing(smoothing=1.0), "label_smoothing must be at least 0 and below 1"),
 ]
 
 

@@ -13,6 +13,7 @@ from talweg.data.source import Source
 
 LUMA = (0.2989, 0.587, 0.114)  # ITU-R 601-2, with the digits that Pillow and torchvision use
 _FITTED = 10_000  # images whose colours are looked at
+_VALUES = 1 << 22  # and how many of their values at once
 _BLACK = 1e-30  # stands for the chroma of a grey pixel: its hue is then 0 and not 0/0
 
 
@@ -125,11 +126,13 @@ def colour_axes(source: Source, top: float) -> Tensor:
     Source: A. Krizhevsky, I. Sutskever, G. Hinton, "ImageNet classification with deep convolutional neural networks",
     2012, section 4.1.
     """
+    first, _ = next(iter(source.batches([range(1)])))
     step = -(-len(source) // _FITTED)
-    chunks = (range(at, min(at + 256 * step, len(source)), step) for at in range(0, len(source), 256 * step))
+    stride = step * max(1, _VALUES // first.numel())
+    chunks = (range(at, min(at + stride, len(source)), step) for at in range(0, len(source), stride))
     count, total, squares = 0, torch.zeros(3, dtype=torch.float64), torch.zeros(3, 3, dtype=torch.float64)
     for x, _ in source.batches(chunks):
-        # Values on 0 … 1 in float64: the sums are exact to 1e-16 of what they sum, so a one-pass formula loses nothing.
+        # Values on 0 … 1 in float64: a one-pass formula loses nothing that matters.
         colours = x.permute(1, 0, 2, 3).reshape(3, -1).cpu().double() / top
         count, total, squares = count + colours.shape[1], total + colours.sum(1), squares + colours @ colours.T
     mean = total / count
