@@ -60,7 +60,7 @@ class Plan(NamedTuple):
 
 FULL = Plan(updates=40, repetitions=7, per_class=(1280, 500), epochs=6, batch=BATCH)
 # Few images, and yet so many updates for the accuracy that something is learnt.
-QUICK = Plan(updates=4, repetitions=3, per_class=(96, 50), epochs=1, batch=32)
+QUICK = Plan(updates=4, repetitions=3, per_class=(64, 50), epochs=1, batch=16)
 
 Arrays = dict[str, np.ndarray]  # x: uint8 [N, 32, 32, 3], y: int64 [N] of train and test
 

@@ -85,7 +85,8 @@ class Apart:
     def __init__(self, make: Callable[..., Callable[..., Any]], *settings: Any) -> None:
         context = multiprocessing.get_context("spawn")
         self._pipe, theirs = context.Pipe()
-        self._process = context.Process(target=_serve, args=(theirs, make, settings))
+        usual = multiprocessing.get_start_method()
+        self._process = context.Process(target=_serve, args=(theirs, usual, make, settings))
         self._process.start()
         theirs.close()
 
@@ -103,7 +104,8 @@ class Apart:
         self._process.join()
 
 
-def _serve(pipe: Connection, make: Callable[..., Callable[..., Any]], settings: tuple[Any, ...]) -> None:
+def _serve(pipe: Connection, usual: str, make: Callable[..., Callable[..., Any]], settings: tuple[Any, ...]) -> None:
+    multiprocessing.set_start_method(usual, force=True)  # loader workers start as they do in a script of their own
     try:
         function = make(*settings)
     except Exception as error:

@@ -10,8 +10,7 @@ Every schedule has a warm-up, off by default, and a main curve c(u) with c(0) = 
     s(p) = c((p − w) / (1 − w))   from p = w on,  w = `warmup`
 
 So the peak is always reached, at p = w, and the warm-up compresses the main curve instead of cutting into it. The first
-update uses s(0) = `warmup_start` > 0: a factor of 0 would waste it. The last one uses s(1 − 1/N), just before the end
-value s(1) that each curve documents.
+update uses s(0) = `warmup_start` > 0: a factor of 0 would waste it. The last one uses s(1 − 1/N), just before s(1).
 """
 
 from __future__ import annotations
