@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torch import nn
 
-from talweg.data.views import averaged, multi_scale, rescaled, ten_crops
+from talweg.data.views import Viewed, averaged, multi_scale, rescaled, ten_crops
 from talweg.errors import UserError
 
 G = torch.Generator().manual_seed(0)
@@ -92,6 +93,19 @@ def test_the_logarithm_of_the_average_may_stand_for_logits():
     p = averaged(lambda view: next(turn), torch.zeros(10, 4, 1, 2, 2))
     loss = torch.nn.functional.cross_entropy(p.log(), y)
     assert torch.allclose(loss, -p[torch.arange(4), y].log().mean())
+
+
+@pytest.mark.parametrize("sides", [(), (6, 9)])
+def test_a_viewed_model_stands_where_the_model_stood(sides):
+    model = nn.Sequential(nn.Flatten(), nn.Dropout(0.9), nn.Linear(3 * 5 * 5, 4))
+    viewed = Viewed(model, 5, sides)
+    x = torch.rand(6, 3, 8, 8, generator=G)
+    viewed.eval()
+    with torch.no_grad():
+        expected = averaged(model, multi_scale(x, 5, sides) if sides else ten_crops(x, 5))
+        assert torch.allclose(viewed(x).exp(), expected)
+        model[2].weight.mul_(1e6)
+        assert torch.isfinite(viewed(x)).all()  # where a probability is 0
 
 
 BAD = [

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from talweg.errors import UserError, require
 
@@ -153,6 +153,35 @@ def averaged(module: Callable[[Tensor], Tensor], views: Iterable[Tensor]) -> Ten
     if total is None:
         raise UserError("there is no view to average over; give at least one")
     return total / count
+
+
+class Viewed(nn.Module):
+    """A model that looks at each image ten times, or ten times at each of several scales, in place of a model that looks once.
+
+    It answers with the logarithm of the averaged probabilities (see `averaged`), which stands where the model's logits
+    stood: loss and metrics need not know.
+
+    Args:
+        module: images [N, C, size, size] → logits [N, classes].
+        size: side of the windows in pixels.
+        sides: lengths of the shorter side, for several scales (see `multi_scale`); none: the images as they are.
+
+    Example:
+        >>> model = nn.Sequential(nn.Flatten(), nn.Linear(3 * 6 * 6, 5))
+        >>> answers = Viewed(model, size=6)(torch.randn(4, 3, 8, 8))
+        >>> answers.shape, bool(torch.allclose(answers.exp().sum(1), torch.ones(4)))
+        (torch.Size([4, 5]), True)
+    """
+
+    def __init__(self, module: nn.Module, size: int, sides: Sequence[int] = ()) -> None:
+        super().__init__()
+        self.module, self.size, self.sides = module, size, tuple(sides)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[N, C, H, W] → [N, classes]."""
+        views = multi_scale(x, self.size, self.sides) if self.sides else ten_crops(x, self.size)
+        p = averaged(self.module, views)
+        return p.clamp_min(torch.finfo(p.dtype).tiny).log()
 
 
 def _images(x: Tensor) -> tuple[int, int, int, int]:

@@ -54,7 +54,14 @@ def resized_crop(u: Tensor, amounts: Amounts, h: int, w: int) -> Tensor:
 
 
 def stretched(u: Tensor, most: float) -> Tensor:
-    """Wider and flatter, or the reverse, at equal area: aspect ratio log-uniform on 1/(1 + most) … 1 + most."""
+    """Wider and flatter, or the reverse, at equal area: aspect ratio log-uniform on 1/(1 + most) … 1 + most.
+
+    Example:
+        >>> stretched(torch.tensor([1.0]), most=3.0)[0]           # the extreme: twice as wide, half as high
+        tensor([[0.5000, 0.0000, 0.0000],
+                [0.0000, 2.0000, 0.0000],
+                [0.0000, 0.0000, 1.0000]])
+    """
     side = centred(u, math.log1p(most) / 2).exp()
     return geometry.scaling(side, 1 / side)
 

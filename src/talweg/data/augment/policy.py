@@ -90,6 +90,12 @@ def toned(x: Tensor, choice: Choice, dtype: torch.dtype) -> Tensor:
 
     Returns:
         [N, C, H, W] of the dtype, contiguous, on 0 … 255.
+
+    Example:
+        >>> still = {name: torch.zeros(1) for name in OPERATIONS}
+        >>> negative = Choice(still | {"solarize": torch.ones(1)}, strength=1.0)
+        >>> toned(torch.tensor([[[[0, 100, 255]]]], dtype=torch.uint8), negative, torch.float32)
+        tensor([[[[255., 155.,   0.]]]])
     """
     counts = tone.histogram(x)
     chosen = {name: choice.sign[name].abs() for name in ("equalize", "autocontrast", "posterize", "solarize")}
@@ -107,6 +113,11 @@ def moved(choice: Choice, h: int, w: int) -> Tensor:
     """The sampling matrices [N, 3, 3] of the operations that move pixels.
 
     Strongest: 30° for rotate, a slope of 0.3 for shear, 150/331 of a side for translate.
+
+    Example:
+        >>> still = {name: torch.zeros(1) for name in OPERATIONS}
+        >>> moved(Choice(still | {"translate_x": torch.ones(1)}, strength=0.5), 32, 331)[0, 0]
+        tensor([  1.,   0., -75.])
     """
     slope = math.degrees(math.atan(0.3 * choice.strength))
     turned = geometry.rotation(choice.amount("rotate", 30.0))

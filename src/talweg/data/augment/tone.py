@@ -113,12 +113,24 @@ def solarize(curve: Tensor, threshold: Tensor) -> Tensor:
 
 
 def scale_tones(curve: Tensor, factor: Tensor) -> Tensor:
-    """`colour.brightness_` as a curve: v ← min(factor·v, 255)."""
+    """`colour.brightness_` as a curve: v ← min(factor·v, 255).
+
+    Example:
+        >>> scale_tones(torch.tensor([[[100.0, 200.0]]]), torch.tensor([1.5]))
+        tensor([[[150., 255.]]])
+    """
     return (curve * _each(factor)).clamp(max=255)
 
 
 def stretch_tones(curve: Tensor, counts: Tensor, factor: Tensor) -> Tensor:
-    """`colour.contrast_` as a curve: v ← factor·v + (1 - factor)·m, with m the mean grey that the histogram gives."""
+    """`colour.contrast_` as a curve: v ← factor·v + (1 - factor)·m, with m the mean grey that the histogram gives.
+
+    Example:
+        >>> counts = torch.zeros(1, 1, 256, dtype=torch.int64)
+        >>> counts[..., 100], counts[..., 200] = 8, 8                       # half of the pixels each: the mean is 150
+        >>> stretch_tones(identity_curve(counts, torch.float32), counts, torch.tensor([0.5]))[0, 0, [100, 200]]
+        tensor([125., 175.])
+    """
     mean = luma((curve * counts).sum(-1)) / counts[:, 0].sum(-1)
     return (curve * _each(factor) + _each((1 - factor) * mean)).clamp(0, 255)
 
